@@ -1,0 +1,111 @@
+package microvm
+
+import (
+	"context"
+	"io"
+	"net"
+	"time"
+)
+
+// What only some providers can do is asked for by a type assertion:
+//
+//	if c, ok := rt.(microvm.ConsoleReader); ok { … }
+
+// Pruner removes tombstones.
+type Pruner interface {
+	// Prune forgets destroyed VMs that were destroyed before the given time and
+	// have no snapshots left, and returns their ids.
+	Prune(ctx context.Context, before time.Time) ([]string, error)
+}
+
+// SnapshotManager describes and deletes snapshots.
+type SnapshotManager interface {
+	// GetSnapshot describes one snapshot: ErrVMNotFound, ErrSnapshotNotFound.
+	GetSnapshot(ctx context.Context, id, snapshotID string) (SnapshotInfo, error)
+	// DeleteSnapshot removes a snapshot. VMs that were restored from it go on.
+	DeleteSnapshot(ctx context.Context, id, snapshotID string) error
+}
+
+// SnapshotInfo describes a snapshot.
+type SnapshotInfo struct {
+	VMID       string    `json:"vm_id"`
+	Name       string    `json:"name"`
+	CreatedAt  time.Time `json:"created_at"`
+	Cold       bool      `json:"cold"` // spec and disks, no memory
+	VMM        string    `json:"vmm,omitempty"`
+	VMMVersion string    `json:"vmm_version,omitempty"`
+	Format     string    `json:"format,omitempty"` // the VMM's snapshot format
+	// MemoryBytes is the guest's memory, DiskBytes what the snapshot occupies
+	// on disk.
+	MemoryBytes int64         `json:"memory_bytes"`
+	DiskBytes   int64         `json:"disk_bytes"`
+	Pause       time.Duration `json:"pause_ns"` // how long the guest stood still for it
+}
+
+// Forker makes a copy of a VM in one call.
+type Forker interface {
+	// ForkVM makes newID a copy of the VM id that goes on from the same moment.
+	ForkVM(ctx context.Context, id, newID string) error
+}
+
+// ConsoleReader gives the guest's serial output.
+type ConsoleReader interface {
+	// ConsoleTail returns the last lines of the guest's serial output, at most
+	// what the bounded console file still holds. lines < 0 means all of it.
+	ConsoleTail(ctx context.Context, id string, lines int) ([]byte, error)
+	// FollowConsole streams the serial output, beginning with the last lines of
+	// what is there (lines < 0: all of it), until the VM ends, ctx ends or the
+	// reader is closed. After an overrun the stream says that bytes are missing.
+	FollowConsole(ctx context.Context, id string, lines int) (io.ReadCloser, error)
+}
+
+// ConsoleWriter types into the guest's serial input. The spec must have
+// Console.Input.
+type ConsoleWriter interface {
+	ConsoleInput(ctx context.Context, id string) (io.WriteCloser, error)
+}
+
+// VsockDialer connects to a port of the guest.
+type VsockDialer interface {
+	// DialVsock needs a spec with Vsock. It tries until ctx ends: a guest that
+	// is not ready yet refuses.
+	DialVsock(ctx context.Context, id string, port uint32) (net.Conn, error)
+}
+
+// Waiter waits for a state.
+type Waiter interface {
+	// WaitVM returns the first view in which the VM has one of the states. It is
+	// ErrVMNotFound when the VM goes away.
+	WaitVM(ctx context.Context, id string, states ...Status) (View, error)
+}
+
+// Watcher reports changes.
+type Watcher interface {
+	// Watch delivers an event for each change of any VM until ctx ends; then
+	// the channel is closed. A receiver that is too slow loses the oldest
+	// events of a VM, never the newest.
+	Watch(ctx context.Context) (<-chan Event, error)
+}
+
+// Event is a change of a VM.
+type Event struct {
+	Time time.Time `json:"time"`
+	View View      `json:"view"`
+	// Gone says that the VM is not listed any more: View holds what was last
+	// known, under the old id after a rename.
+	Gone bool `json:"gone,omitempty"`
+}
+
+// MetricsReader reads what a VM uses.
+type MetricsReader interface {
+	ReadMetrics(ctx context.Context, id string) (Metrics, error)
+}
+
+// Metrics is what a VM has used. Counters only grow while the VMM lives and
+// begin anew when it is started again.
+type Metrics struct {
+	Time          time.Time         `json:"time"`
+	CPUTime       time.Duration     `json:"cpu_time_ns"` // user and system, of the whole VMM
+	ResidentBytes int64             `json:"resident_bytes"`
+	Counters      map[string]uint64 `json:"counters,omitempty"` // the VMM's own, by "group.name"
+}
