@@ -38,9 +38,13 @@ const (
 	answering
 )
 
-// lateAnswer bounds the wait for an answer that the VMM gave before it closed
-// the connection in our face.
-const lateAnswer = time.Second
+const (
+	// lateAnswer bounds the wait for an answer that the VMM gave before it
+	// closed the connection in our face.
+	lateAnswer = time.Second
+	// atOnce is how many bytes the socket surely takes without being read.
+	atOnce = 64 << 10
+)
 
 // roundTrip sends msg and reads the answer. It closes the connection when ctx
 // ends.
@@ -53,34 +57,63 @@ func (c *conn) roundTrip(ctx context.Context, msg []byte) (res response, st stag
 			}
 		}()
 	}
-	n, writeErr := c.Write(msg)
-	if n > 0 {
-		st = nothingRead
-	}
-	if writeErr != nil {
-		// An eleventh client gets its 503 and a closed connection without
-		// having been heard.
-		if errors.Is(writeErr, net.ErrClosed) || c.SetReadDeadline(time.Now().Add(lateAnswer)) != nil {
-			return response{}, st, writeErr
+	var w written
+	if len(msg) <= atOnce {
+		w = c.send(msg)
+		res, st, err = c.receive()
+	} else {
+		// Firecracker refuses a body over its limit without reading it to the
+		// end: read while writing, or both sides wait for ever.
+		done := make(chan written, 1)
+		go func() { done <- c.send(msg) }()
+		res, st, err = c.receive()
+		select {
+		case w = <-done:
+		default:
+			c.Close()
+			w = <-done
+			res.keep = false
 		}
 	}
-	if _, err := c.br.Peek(1); err != nil {
-		if writeErr != nil {
-			err = writeErr
+	switch {
+	case err != nil:
+		if w.n == 0 && st == nothingRead {
+			st = nothingSent
 		}
-		return response{}, st, fmt.Errorf("no answer: %w", noEOF(err))
-	}
-	res, err = readResponse(c.br)
-	if err != nil {
-		return response{}, answering, err
-	}
-	if writeErr != nil {
-		if res.status < 400 {
-			return response{}, answering, writeErr
+		if st != answering && w.err != nil && !errors.Is(w.err, net.ErrClosed) {
+			err = w.err
 		}
+		return response{}, st, err
+	case w.err != nil && res.status < 400:
+		return response{}, st, w.err
+	case w.err != nil:
 		res.keep = false
 	}
-	return res, answering, nil
+	return res, st, nil
+}
+
+type written struct {
+	n   int
+	err error
+}
+
+func (c *conn) send(msg []byte) written {
+	n, err := c.Write(msg)
+	if err != nil {
+		// An eleventh client gets its 503 and a closed connection without
+		// having been heard. If the connection is closed on our side, so is
+		// the wait.
+		_ = c.SetReadDeadline(time.Now().Add(lateAnswer))
+	}
+	return written{n, err}
+}
+
+func (c *conn) receive() (response, stage, error) {
+	if _, err := c.br.Peek(1); err != nil {
+		return response{}, nothingRead, fmt.Errorf("no answer: %w", noEOF(err))
+	}
+	res, err := readResponse(c.br)
+	return res, answering, err
 }
 
 // quiet reports that the connection is open and that nothing has come on it

@@ -22,8 +22,8 @@ type MemoryHotplug struct {
 // MemoryHotplugPatch is the body of PATCH /hotplug/memory.
 type MemoryHotplugPatch struct {
 	// RequestedSizeMiB is the new size: a multiple of the block size, at most
-	// the total. 1.16 and older take values of 2^32 and more modulo something
-	// smaller; don't send them.
+	// the total. Releases before 1.17 wrap absurd values instead of refusing
+	// them.
 	RequestedSizeMiB int `json:"requested_size_mib"`
 }
 

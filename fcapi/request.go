@@ -59,7 +59,7 @@ func (r Request) check() error {
 			if raw, err := url.PathUnescape(id); err == nil {
 				id = raw
 			}
-			return fmt.Errorf("%w: %s: id %q is not made of letters, digits and _ (A-Z, a-z, 0-9, _)", ErrInvalidRequest, r.Method+" /"+segments[0], id)
+			return fmt.Errorf("%w: %s /%s: id %q must be made of one or more of A-Z, a-z, 0-9 and _", ErrInvalidRequest, r.Method, segments[0], id)
 		}
 		return nil
 	}
