@@ -1,0 +1,254 @@
+package console
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"strconv"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// MinBound is the smallest bound of a file, in bytes: what is needed to keep
+// some output at all between two blocks of a file system.
+const MinBound = 64 << 10
+
+// Keeper keeps files within their bounds on disk, with one goroutine for all of
+// them. It is told of each growth by inotify(7). All methods are safe for
+// concurrent use.
+type Keeper struct {
+	log     *slog.Logger
+	inotify *os.File
+	fd      int
+	closing chan struct{}
+	ended   chan struct{}
+
+	mu     sync.Mutex
+	closed bool
+	files  map[int32]*Kept // by inotify watch
+}
+
+// Kept is a file in the care of a Keeper.
+type Kept struct {
+	keeper *Keeper
+	watch  int32
+	max    int64
+
+	mu     sync.Mutex // held while the file is worked on
+	file   *os.File   // nil once closed
+	failed bool       // an error was reported already
+}
+
+// coalesce is how long the Keeper rests after a look at files that did not need
+// it: a guest that prints byte by byte must not keep a processor busy. A guest
+// may print max/4 in that time before it passes its bound for a moment.
+const coalesce = 2 * time.Millisecond
+
+// NewKeeper returns a Keeper; Close it. What goes wrong later, in its goroutine,
+// is reported to log (nil: nowhere), once for each file.
+func NewKeeper(log *slog.Logger) (*Keeper, error) {
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
+	if err != nil {
+		return nil, fmt.Errorf("keep console files: %w", os.NewSyscallError("inotify_init1", err))
+	}
+	k := &Keeper{
+		log:     log,
+		inotify: os.NewFile(uintptr(fd), "inotify"),
+		fd:      fd,
+		closing: make(chan struct{}),
+		ended:   make(chan struct{}),
+		files:   make(map[int32]*Kept),
+	}
+	go k.run()
+	return k, nil
+}
+
+// Add takes a regular file into care, new or with contents, and cuts it at once
+// if need be. From then on it occupies at most maxBytes of disk (MinBound or
+// more) and keeps at least its last maxBytes/2 bytes. A writer that is faster
+// than the Keeper can pass the bound for a moment. The file is known by its
+// inode: it can be renamed and moved.
+//
+// ErrNoHoles is reported at once where the file system can't do it; then the
+// file is not in care.
+func (k *Keeper) Add(path string, maxBytes int64) (*Kept, error) {
+	if maxBytes < MinBound {
+		return nil, fmt.Errorf("keep console file %s: maxBytes: %d is less than %d", path, maxBytes, MinBound)
+	}
+	f, err := open(path, os.O_RDWR)
+	if err != nil {
+		return nil, err
+	}
+	kept := &Kept{keeper: k, max: maxBytes, file: f}
+	if err := kept.add(); err != nil {
+		_ = f.Close()
+		return nil, fmt.Errorf("keep console file %s: %w", path, err)
+	}
+	return kept, nil
+}
+
+func (kept *Kept) add() error {
+	// Whether holes can be punched is tried where there is nothing, behind the
+	// end of the file; other errors, such as EFBIG, come from trying it there.
+	if err := punch(kept.file, 1<<40, 4096); errors.Is(err, ErrNoHoles) {
+		return err
+	}
+	k := kept.keeper
+	k.mu.Lock()
+	if k.closed {
+		k.mu.Unlock()
+		return fmt.Errorf("keeper: %w", os.ErrClosed)
+	}
+	// By the descriptor: the file that was opened, whatever its path means now.
+	var wd int
+	err := control(kept.file, func(fd int) (err error) {
+		wd, err = unix.InotifyAddWatch(k.fd, "/proc/self/fd/"+strconv.Itoa(fd), unix.IN_MODIFY|unix.IN_MASK_CREATE)
+		return err
+	})
+	if err == nil {
+		kept.watch = int32(wd)
+		k.files[kept.watch] = kept
+	}
+	k.mu.Unlock()
+	if errors.Is(err, unix.EEXIST) {
+		return errors.New("the file is in care already")
+	}
+	if err != nil {
+		return os.NewSyscallError("inotify_add_watch", err)
+	}
+	if _, err := kept.check(); err != nil {
+		kept.Close()
+		return err
+	}
+	return nil
+}
+
+// check cuts the file when it nears its bound.
+func (kept *Kept) check() (trimmed bool, err error) {
+	kept.mu.Lock()
+	defer kept.mu.Unlock()
+	if kept.file == nil {
+		return false, nil
+	}
+	st, err := stat(kept.file)
+	if err != nil {
+		return false, err
+	}
+	if st.Blocks*512 <= kept.max/4*3 {
+		return false, nil
+	}
+	freed, err := trim(kept.file, kept.max/2)
+	return freed > 0, err
+}
+
+// Close ends the care for the file.
+func (kept *Kept) Close() {
+	k := kept.keeper
+	k.mu.Lock()
+	if k.files[kept.watch] == kept {
+		delete(k.files, kept.watch)
+		_, _ = unix.InotifyRmWatch(k.fd, uint32(kept.watch))
+	}
+	k.mu.Unlock()
+	kept.release()
+}
+
+func (kept *Kept) release() {
+	kept.mu.Lock()
+	defer kept.mu.Unlock()
+	if kept.file != nil {
+		_ = kept.file.Close()
+		kept.file = nil
+	}
+}
+
+// Close ends the care for all files and waits for the goroutine.
+func (k *Keeper) Close() error {
+	k.mu.Lock()
+	if k.closed {
+		k.mu.Unlock()
+		<-k.ended
+		return nil
+	}
+	k.closed = true
+	files := k.files
+	k.files = nil
+	close(k.closing)
+	err := k.inotify.Close()
+	k.mu.Unlock()
+	<-k.ended
+	for _, kept := range files {
+		kept.release()
+	}
+	return err
+}
+
+func (k *Keeper) run() {
+	defer close(k.ended)
+	buf := make([]byte, 64<<10)
+	rest := time.NewTimer(coalesce)
+	defer rest.Stop()
+	for {
+		n, err := k.inotify.Read(buf)
+		if err != nil {
+			return // closed
+		}
+		trimmed := false
+		for _, kept := range k.grown(buf[:n]) {
+			did, err := kept.check()
+			trimmed = trimmed || did
+			if err != nil {
+				kept.report(err)
+			}
+		}
+		if trimmed {
+			continue // whoever is that fast is looked after without rest
+		}
+		rest.Reset(coalesce)
+		select {
+		case <-rest.C:
+		case <-k.closing:
+			return
+		}
+	}
+}
+
+// grown returns the files that a batch of inotify events is about.
+func (k *Keeper) grown(events []byte) map[int32]*Kept {
+	found := make(map[int32]*Kept)
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for len(events) >= unix.SizeofInotifyEvent {
+		wd := int32(binary.NativeEndian.Uint32(events))
+		mask := binary.NativeEndian.Uint32(events[4:])
+		nameLen := int(binary.NativeEndian.Uint32(events[12:]))
+		if mask&unix.IN_Q_OVERFLOW != 0 {
+			for wd, kept := range k.files {
+				found[wd] = kept
+			}
+			return found
+		}
+		if kept := k.files[wd]; kept != nil {
+			found[wd] = kept
+		}
+		events = events[min(len(events), unix.SizeofInotifyEvent+nameLen):]
+	}
+	return found
+}
+
+func (kept *Kept) report(err error) {
+	kept.mu.Lock()
+	first := !kept.failed
+	kept.failed = true
+	kept.mu.Unlock()
+	if first {
+		kept.keeper.log.Error("console file can't be bounded", "err", err)
+	}
+}
