@@ -223,6 +223,7 @@ func (e *Engine) CtrlAltDel(ctx context.Context) error {
 func (e *Engine) Close() error {
 	if e.vm != nil {
 		e.vm.abandon()
+		e.vm = nil
 	}
 	e.closeVsock()
 	e.files.close()

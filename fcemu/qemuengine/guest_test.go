@@ -202,3 +202,81 @@ func TestGuestBootsAndRebootEndsIt(t *testing.T) {
 		t.Errorf("end = %+v, want exit code 0", end)
 	}
 }
+
+func TestPanicEndsTheGuestWithCodeZero(t *testing.T) {
+	t.Parallel()
+	files := guestFiles(t)
+	g := newGuest(t, t.TempDir())
+	g.boot(bootConfig(t, files, g.dir))
+	g.typeLine("echo c > /proc/sysrq-trigger")
+	if end := g.end(); end.ExitCode != 0 {
+		t.Errorf("end = %+v, want exit code 0", end)
+	}
+	g.expect("Kernel panic")
+}
+
+func TestTripleFaultEndsTheGuestWithCodeOne(t *testing.T) {
+	t.Parallel()
+	files := guestFiles(t)
+	g := newGuest(t, t.TempDir())
+	cfg := bootConfig(t, files, g.dir)
+	cfg.BootSource.BootArgs = ptr("console=ttyS0 reboot=t quiet")
+	g.boot(cfg)
+	g.typeLine("reboot -f")
+	if end := g.end(); g.accel.name == "tcg" && end.ExitCode != 1 {
+		t.Errorf("end = %+v, want exit code 1", end)
+	}
+}
+
+// A power-off leaves the VMM running, and pausing, resuming and keys are no
+// errors then.
+func TestPowerOffIsNoEnd(t *testing.T) {
+	t.Parallel()
+	files := guestFiles(t)
+	g := newGuest(t, t.TempDir())
+	g.boot(bootConfig(t, files, g.dir))
+	g.typeLine("poweroff -f")
+	ctx := testContext(t)
+	for !g.vm.isHalted() {
+		select {
+		case end := <-g.Ended():
+			t.Fatalf("the guest ended: %+v", end)
+		case <-ctx.Done():
+			t.Fatalf("no power-off; console:\n%s", g.console.text())
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+	for _, step := range []func(context.Context) error{g.Pause, g.Pause, g.Resume, g.Resume, g.CtrlAltDel} {
+		if err := step(ctx); err != nil {
+			t.Error(err)
+		}
+	}
+	select {
+	case end := <-g.Ended():
+		t.Errorf("the guest ended: %+v", end)
+	default:
+	}
+}
+
+func TestCtrlAltDelReboots(t *testing.T) {
+	t.Parallel()
+	files := guestFiles(t)
+	g := newGuest(t, t.TempDir())
+	g.boot(bootConfig(t, files, g.dir))
+	g.typeLine("echo 1 > /proc/sys/kernel/ctrl-alt-del; echo arm''ed")
+	g.expect("armed")
+	ctx := testContext(t)
+	// Pressed while the guest stands still, seen when it goes on.
+	if err := g.Pause(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if err := g.CtrlAltDel(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if err := g.Resume(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if end := g.end(); end.ExitCode != 0 {
+		t.Errorf("end = %+v, want exit code 0", end)
+	}
+}

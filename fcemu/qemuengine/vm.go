@@ -259,6 +259,11 @@ func (v *vm) watch(e *Engine) {
 		return
 	case <-v.released:
 	}
+	select {
+	case <-v.abandoned: // both may have happened
+		return
+	default:
+	}
 	e.logf(fcemu.LevelInfo, "The guest has ended: %s.", end.Reason)
 	e.ended <- end
 }
