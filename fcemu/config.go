@@ -69,7 +69,7 @@ type NetworkInterface struct {
 	IfaceID       string       `json:"iface_id"`
 	HostDevName   string       `json:"host_dev_name"`
 	GuestMAC      *string      `json:"guest_mac"`
-	MTU           *int         `json:"mtu,omitempty"`
+	MTU           *int         `json:"mtu"`
 	RxRateLimiter *RateLimiter `json:"rx_rate_limiter"`
 	TxRateLimiter *RateLimiter `json:"tx_rate_limiter"`
 }
@@ -112,8 +112,8 @@ type Serial struct {
 
 // MMDSConfig is PUT /mmds/config.
 type MMDSConfig struct {
+	Version           string   `json:"version"` // "V1", "V2"
 	NetworkInterfaces []string `json:"network_interfaces"`
-	Version           string   `json:"version"`
 	IPv4Address       *string  `json:"ipv4_address"`
 	IMDSCompat        bool     `json:"imds_compat"`
 }
@@ -124,14 +124,14 @@ type Pmem struct {
 	PathOnHost string       `json:"path_on_host"`
 	RootDevice bool         `json:"root_device"`
 	ReadOnly   bool         `json:"read_only"`
-	RateLimit  *RateLimiter `json:"rate_limiter,omitempty"`
+	RateLimit  *RateLimiter `json:"rate_limiter"`
 }
 
 // MemoryHotplug is PUT /hotplug/memory.
 type MemoryHotplug struct {
 	TotalSizeMiB int `json:"total_size_mib"`
-	SlotSizeMiB  int `json:"slot_size_mib"`
 	BlockSizeMiB int `json:"block_size_mib"`
+	SlotSizeMiB  int `json:"slot_size_mib"`
 }
 
 // SnapshotCreate is PUT /snapshot/create.

@@ -5,6 +5,23 @@ import (
 	"io"
 )
 
+// EngineOptions is what an engine is told about the process it lives in.
+type EngineOptions struct {
+	ID string // the instance id
+	// Stdin and Stdout are the descriptors of the console. They are plain
+	// numbers because an os.File would change whether they block, for
+	// everybody who shares them. A negative one is absent.
+	Stdin, Stdout int
+	PCI           bool // --enable-pci
+	BootTimer     bool // --boot-timer: log how long the guest took to boot
+	// Log writes one line to the VMM's log. It may be called from any
+	// goroutine.
+	Log func(level Level, msg string)
+}
+
+// Factory makes an engine.
+type Factory func(EngineOptions) (Engine, error)
+
 // Engine is what stands behind the API: the thing that runs (or pretends to
 // run) the guest. The API state machine calls it from one goroutine, one call
 // at a time, with settings that it has already checked; Ended may fire at any
@@ -70,4 +87,30 @@ type Engine interface {
 type End struct {
 	ExitCode int
 	Reason   string
+}
+
+// Hotplugger is an engine that can add and remove drives, network interfaces
+// and pmem devices of a started guest (--enable-pci). Engines without it
+// answer such requests with a 400.
+type Hotplugger interface {
+	// Plug adds the device id of section, which cfg already holds.
+	Plug(ctx context.Context, cfg *Config, section, id string) error
+	// Unplug removes the device id of section, which cfg no longer holds.
+	Unplug(ctx context.Context, cfg *Config, section, id string) error
+}
+
+// MemoryPlugger is an engine with hotpluggable memory (virtio-mem). Sizes are
+// MiB.
+type MemoryPlugger interface {
+	RequestMemory(ctx context.Context, requestedMiB int) error
+	PluggedMemory(ctx context.Context) (pluggedMiB, requestedMiB int, err error)
+}
+
+// PageHinter is an engine whose balloon has free page hinting.
+type PageHinter interface {
+	StartHinting(ctx context.Context, acknowledgeOnStop bool) error
+	StopHinting(ctx context.Context) error
+	// HintingStatus returns the command that the host sent last and the one
+	// that the guest answered last; guest is nil before its first answer.
+	HintingStatus(ctx context.Context) (host uint32, guest *uint32, err error)
 }
