@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os/exec"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -68,6 +69,8 @@ func firstLine(ctx context.Context, path, flag string) (string, error) {
 	cmd := exec.CommandContext(ctx, path, flag)
 	cmd.Env = []string{}
 	cmd.Stdout, cmd.Stderr = &out, &errOut
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = time.Second // for a grandchild that keeps the pipe open
 	if err := cmd.Run(); err != nil {
 		if ctx.Err() != nil {

@@ -53,11 +53,20 @@ func spawnOnThread(c *Command) (child spawned, clean bool, err error) {
 		}
 		defer func() { clean = unix.Setns(int(home.Fd()), unix.CLONE_NEWNET) == nil }()
 	}
-	child, err = fork(c)
+	// The limit must be in force before the first instruction of the program,
+	// which reads it at once, and this program's own limit must never move, not
+	// even for a moment: so the child is traced, which stops it at its exec.
+	// Where tracing is forbidden (Yama, seccomp) the limit is set just after the
+	// exec instead.
+	trace := !losesPrivileges(c.Path)
+	child, err = fork(c, trace)
+	if trace && errors.Is(err, unix.EPERM) {
+		child, err = fork(c, false)
+	}
 	return child, clean, err
 }
 
-func fork(c *Command) (spawned, error) {
+func fork(c *Command, trace bool) (spawned, error) {
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	if err != nil {
 		return spawned{}, fmt.Errorf("start VMM %s: %w", c.Path, err)
@@ -68,21 +77,13 @@ func fork(c *Command) (spawned, error) {
 		if f == nil {
 			f = null
 		}
-		files[i] = f.Fd()
+		if files[i], err = descriptor(f); err != nil {
+			return spawned{}, fmt.Errorf("start VMM %s: %w", c.Path, err)
+		}
 	}
 	defer runtime.KeepAlive(c)
 
-	// The limit must be in force before the first instruction of the program,
-	// which reads it at once, and this program's own limit must never move, not
-	// even for a moment: so the child is traced, which stops it at its exec.
-	trace := !losesPrivileges(c.Path)
 	pid, pidfd, err := forkExec(c, files, trace)
-	if trace && errors.Is(err, unix.EPERM) {
-		// Where tracing is forbidden (Yama, seccomp) the limit is set just after
-		// the exec instead.
-		trace = false
-		pid, pidfd, err = forkExec(c, files, trace)
-	}
 	if err != nil {
 		return spawned{}, fmt.Errorf("start VMM %s: %w", c.Path, err)
 	}
@@ -99,6 +100,18 @@ func fork(c *Command) (spawned, error) {
 		return spawned{}, fmt.Errorf("start VMM %s: %w", c.Path, err)
 	}
 	return spawned{pid: pid, pidfd: pidfd, stat: stat}, nil
+}
+
+// descriptor is File.Fd without its side effect: that makes the file blocking,
+// for every program that shares it.
+func descriptor(f *os.File) (uintptr, error) {
+	conn, err := f.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	var fd uintptr
+	err = conn.Control(func(d uintptr) { fd = d })
+	return fd, err
 }
 
 func forkExec(c *Command, files []uintptr, trace bool) (pid, pidfd int, err error) {
