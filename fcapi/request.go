@@ -104,7 +104,7 @@ func (r Request) encode() ([]byte, error) {
 		// A path that is not UTF-8 would silently become another path. What
 		// goes into the MMDS is the user's own JSON.
 		if r.Path != "/mmds" && replacedBytes(body) {
-			return nil, fmt.Errorf("%w: %s: a string in the body is not valid UTF-8: %s", ErrInvalidRequest, r, body)
+			return nil, fmt.Errorf("%w: %s: a string in the body is not valid UTF-8", ErrInvalidRequest, r)
 		}
 	}
 	msg := make([]byte, 0, 128+len(r.Path)+len(body))
