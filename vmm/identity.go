@@ -31,6 +31,28 @@ func (id Identity) String() string {
 	return fmt.Sprintf("pid %d, started at tick %d of boot %s", id.PID, id.StartTime, id.BootID)
 }
 
+// Identify returns the identity of a living process, whoever started it. It is
+// ErrGone when there is no such process or it is a zombie.
+func Identify(pid int) (Identity, error) {
+	if pid <= 0 {
+		return Identity{}, fmt.Errorf("identify process %d: not a process id (1 or more): %w", pid, ErrGone)
+	}
+	boot, err := BootID()
+	if err != nil {
+		return Identity{}, err
+	}
+	s, err := readStat(pid)
+	switch {
+	case errors.Is(err, ErrGone):
+		return Identity{}, fmt.Errorf("identify process %d: %w", pid, err)
+	case err != nil:
+		return Identity{}, err
+	case s.dead():
+		return Identity{}, fmt.Errorf("identify process %d: it is a zombie: %w", pid, ErrGone)
+	}
+	return Identity{PID: pid, StartTime: s.startTime, BootID: boot}, nil
+}
+
 // BootID returns the id of this boot of the host.
 func BootID() (string, error) {
 	b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")

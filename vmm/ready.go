@@ -4,9 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
-	"strconv"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -31,7 +29,7 @@ func (e *ExitedError) Is(target error) bool { return target == ErrGone }
 
 // retryStep is the time between two attempts to connect while a socket exists
 // but nobody listens on it yet, and everywhere when inotify can't be had.
-const retryStep = 500 * time.Microsecond
+const retryStep = 300 * time.Microsecond
 
 // WaitReady waits until p listens on the unix socket name in dir. It ends at
 // once with an *ExitedError when p dies, with a *SocketInUseError when another
@@ -43,7 +41,7 @@ func WaitReady(ctx context.Context, p *Process, dir, name string) error {
 		return fmt.Errorf("wait for socket %s: %w", path, err)
 	}
 	defer d.Close()
-	created, stop := watchDir(d)
+	created, stop := p.watcher.newFiles(d)
 	defer stop()
 	timer := time.NewTimer(retryStep)
 	defer timer.Stop()
@@ -63,7 +61,10 @@ func WaitReady(ctx context.Context, p *Process, dir, name string) error {
 			retry = timer.C
 		}
 		select {
-		case <-created:
+		case _, ok := <-created:
+			if !ok {
+				created = nil
+			}
 		case <-retry:
 		case <-p.done:
 			status, known := p.Exit()
@@ -71,40 +72,5 @@ func WaitReady(ctx context.Context, p *Process, dir, name string) error {
 		case <-ctx.Done():
 			return fmt.Errorf("wait for socket %s of process %d: %w", path, p.id.PID, ctx.Err())
 		}
-	}
-}
-
-// watchDir reports each new file in a directory. The channel is nil when there
-// is no inotify instance left (a user has 128 by default): then the caller tries
-// again by time. stop must be called.
-func watchDir(d *os.File) (created <-chan struct{}, stop func()) {
-	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
-	if err != nil {
-		return nil, func() {}
-	}
-	f := os.NewFile(uintptr(fd), "inotify")
-	path := "/proc/self/fd/" + strconv.Itoa(int(d.Fd()))
-	if _, err := unix.InotifyAddWatch(fd, path, unix.IN_CREATE|unix.IN_MOVED_TO|unix.IN_ONLYDIR); err != nil {
-		_ = f.Close()
-		return nil, func() {}
-	}
-	ch := make(chan struct{}, 1)
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		buf := make([]byte, 4096)
-		for {
-			if _, err := f.Read(buf); err != nil {
-				return // closed
-			}
-			select {
-			case ch <- struct{}{}:
-			default:
-			}
-		}
-	}()
-	return ch, func() {
-		_ = f.Close()
-		<-ended
 	}
 }

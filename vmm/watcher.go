@@ -21,7 +21,13 @@ type Watcher struct {
 	epfd   int
 	next   int32
 	procs  map[int32]*Process
+	// inotify is -1 when the kernel gave none.
+	inotify int
+	waiting map[int32]map[chan struct{}]bool // by watch descriptor
 }
+
+// inotifyKey is inotify's place among the keys of processes.
+const inotifyKey = 0
 
 // NewWatcher returns a Watcher; Close it.
 func NewWatcher() (*Watcher, error) {
@@ -39,12 +45,16 @@ func NewWatcher() (*Watcher, error) {
 		epoll: os.NewFile(uintptr(epfd), "epoll of pidfds"),
 		epfd:  epfd,
 		procs: make(map[int32]*Process),
+
+		inotify: -1,
+		waiting: make(map[int32]map[chan struct{}]bool),
 	}
 	conn, err := w.epoll.SyscallConn()
 	if err != nil {
 		_ = w.epoll.Close()
 		return nil, fmt.Errorf("watch processes: %w", err)
 	}
+	w.startInotify()
 	go func() {
 		defer close(w.loop)
 		var events [64]unix.EpollEvent
@@ -59,6 +69,10 @@ func NewWatcher() (*Watcher, error) {
 				return // closed
 			}
 			for _, e := range events[:max(n, 0)] {
+				if e.Fd == inotifyKey {
+					w.deliverNewFiles()
+					continue
+				}
 				w.deliver(e.Fd, e.Events)
 			}
 		}
@@ -79,6 +93,7 @@ func (w *Watcher) Close() error {
 	w.closed = true
 	procs := w.procs
 	w.procs = nil
+	w.stopInotify()
 	err := w.epoll.Close()
 	w.mu.Unlock()
 	<-w.loop
@@ -171,7 +186,7 @@ func (w *Watcher) watch(p *Process) error {
 	if w.closed {
 		return fmt.Errorf("watch process %d: watcher: %w", p.id.PID, os.ErrClosed)
 	}
-	for used := true; used; _, used = w.procs[w.next] {
+	for used := true; used || w.next == inotifyKey; _, used = w.procs[w.next] {
 		w.next++
 	}
 	ev := unix.EpollEvent{Events: unix.EPOLLIN, Fd: w.next}
