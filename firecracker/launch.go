@@ -1,0 +1,285 @@
+package firecracker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tangle-network/microvm"
+	"github.com/tangle-network/microvm/console"
+	"github.com/tangle-network/microvm/fcapi"
+	"github.com/tangle-network/microvm/internal/record"
+	"github.com/tangle-network/microvm/vmm"
+)
+
+// launched is a VMM that this verb has started.
+type launched struct {
+	*machine
+	version version
+}
+
+// spawn starts the VM's VMM and waits for its API. Its undo ends the process.
+func (o *op) spawn() (*launched, error) {
+	o.stage = "spawn"
+	binary, err := o.r.binary()
+	if err != nil {
+		return nil, err
+	}
+	if err := o.clearProcessFiles(); err != nil {
+		return nil, err
+	}
+	files, err := o.openFiles()
+	if err != nil {
+		return nil, err
+	}
+	defer files.close()
+	cmd := launchCommand(binary, o.runDir(), o.uid(), o.r.environ())
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = files.in, files.out, files.err
+	proc, err := o.r.watcher.Start(cmd)
+	if err != nil {
+		return nil, fmt.Errorf("%w: start %s: %w", microvm.ErrHost, binary, err)
+	}
+	id := proc.Identity()
+	m := &machine{proc: proc, id: o.ID, ident: record.Process{PID: id.PID, StartTime: id.StartTime, BootID: id.BootID, Binary: binary}}
+	o.undo.push(func() error { return o.endProcess(m) })
+	if err := o.intend(func(in *record.Intent) { in.Process = &m.ident }); err != nil {
+		return nil, err
+	}
+	o.r.keep(m, o.Dir)
+	ctx, cancel := context.WithTimeout(o.ctx, o.r.cfg.SocketReadyTimeout)
+	defer cancel()
+	o.stage = "wait for the API"
+	if err := vmm.WaitReady(ctx, proc, o.runDir(), apiSocket); err != nil {
+		if o.ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded) {
+			err = fmt.Errorf("no API after %s: %w", o.r.cfg.SocketReadyTimeout, err)
+		}
+		return nil, err
+	}
+	v, err := o.describe(m)
+	if err != nil {
+		return nil, err
+	}
+	return &launched{m, v}, nil
+}
+
+// describe asks the process what it is.
+func (o *op) describe(m *machine) (version, error) {
+	ctx, cancel := context.WithTimeout(o.ctx, o.r.cfg.APITimeout)
+	defer cancel()
+	info, err := m.client(o.run(apiSocket)).Describe(ctx)
+	if err != nil {
+		return version{}, o.explain(m, err)
+	}
+	if info.ID != o.uid() {
+		return version{}, fmt.Errorf("%w: the process at %s is %.80q, not %q", microvm.ErrHost, apiSocket, info.ID, o.uid())
+	}
+	m.ident.Version, m.ident.Name = info.VMMVersion, "firecracker"
+	if isEmulator(info.VMMVersion) {
+		m.ident.Name = "fcemu"
+	} else if err := checkKVM(); err != nil {
+		return version{}, err
+	}
+	return parseVersion(info.VMMVersion)
+}
+
+// checkKVM says early what the VMM would say at InstanceStart only.
+func checkKVM() error {
+	fd, err := unix.Open("/dev/kvm", unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err == nil {
+		return unix.Close(fd)
+	}
+	return fmt.Errorf("%w: open /dev/kvm: %w: %s", microvm.ErrHost, err, kvmRemedy(err))
+}
+
+func kvmRemedy(err error) string {
+	const orEmulate = "; without KVM, run guests in the emulator: MICROVM_FIRECRACKER_BIN=fcemu"
+	if errors.Is(err, unix.EACCES) {
+		return "add the user to the group kvm (usermod -aG kvm USER) and log in again" + orEmulate
+	}
+	return "enable virtualisation in the firmware or the hypervisor and load kvm_intel or kvm_amd" + orEmulate
+}
+
+// binary finds the VMM's program.
+func (r *Runtime) binary() (string, error) {
+	path, err := exec.LookPath(r.cfg.Binary)
+	if err == nil {
+		path, err = filepath.Abs(path)
+	}
+	if err != nil {
+		return "", fmt.Errorf("%w: no VMM: %w: install firecracker and put it on PATH or set MICROVM_FIRECRACKER_BIN; "+
+			"without KVM, MICROVM_FIRECRACKER_BIN=fcemu runs guests in the emulator", microvm.ErrHost, err)
+	}
+	return path, nil
+}
+
+// environ is the VMM's environment: nothing of ours leaks into it unasked.
+func (r *Runtime) environ() []string {
+	path := os.Getenv("PATH")
+	if path == "" {
+		path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+	}
+	return append([]string{"PATH=" + path}, r.cfg.Env...)
+}
+
+// clearProcessFiles removes what the last process has left: VMMs neither remove
+// their sockets nor truncate their files, and refuse or garble old ones.
+func (o *op) clearProcessFiles() error {
+	if err := o.removeSockets(); err != nil {
+		return err
+	}
+	for _, name := range []string{logFile, stderrFile, metricsFile} {
+		if err := removeFile(o.run(name)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// removeSockets removes the sockets of a dead VMM. A path with a live listener
+// is refused: it is somebody else's.
+func (o *op) removeSockets() error {
+	errs := []error{vmm.RemoveSocket(o.runDir(), apiSocket), vmm.RemoveSocket(o.runDir(), vsockSocket)}
+	if o.Rec != nil && o.Rec.Spec.Vsock != nil && o.Rec.Spec.Vsock.Path != "" {
+		p := o.Rec.Spec.Vsock.Path
+		errs = append(errs, vmm.RemoveSocket(filepath.Dir(p), filepath.Base(p)))
+	}
+	return errors.Join(errs...)
+}
+
+func removeFile(path string) error {
+	if err := os.Remove(path); err != nil && !isMissing(err) {
+		return err
+	}
+	return nil
+}
+
+func isMissing(err error) bool { return errors.Is(err, fs.ErrNotExist) }
+
+// stdio are the files that a VMM is given; it keeps its own descriptors.
+type stdio struct{ in, out, err *os.File }
+
+func (s stdio) close() {
+	for _, f := range []*os.File{s.in, s.out, s.err} {
+		if f != nil {
+			f.Close()
+		}
+	}
+}
+
+func (o *op) openFiles() (s stdio, err error) {
+	defer func() {
+		if err != nil {
+			s.close()
+			err = fmt.Errorf("open the VMM's files: %w", err)
+		}
+	}()
+	if s.out, err = console.Create(o.consolePath()); errors.Is(err, fs.ErrExist) {
+		s.out, err = console.Append(o.consolePath())
+	}
+	if err != nil {
+		return s, err
+	}
+	if s.err, err = console.Create(o.run(stderrFile)); err != nil {
+		return s, err
+	}
+	// Releases before 1.14 want the files to exist.
+	for _, name := range []string{logFile, metricsFile} {
+		f, err := os.OpenFile(o.run(name), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+		if err != nil {
+			return s, err
+		}
+		f.Close()
+	}
+	if o.Rec.Spec.Console != nil && o.Rec.Spec.Console.Input {
+		fifo := filepath.Join(o.Dir, inputFIFO)
+		if err = unix.Mkfifo(fifo, 0o600); err != nil && !errors.Is(err, fs.ErrExist) {
+			return s, err
+		}
+		// Read and write: the VMM never sees the end of it.
+		s.in, err = os.OpenFile(fifo, os.O_RDWR|unix.O_NOFOLLOW, 0)
+	}
+	return s, err
+}
+
+// send carries out requests in order.
+func (o *op) send(m *machine, reqs ...fcapi.Request) error {
+	for _, q := range reqs {
+		if err := o.sendOne(o.ctx, m, q, o.r.cfg.APITimeout); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (o *op) sendOne(ctx context.Context, m *machine, q fcapi.Request, timeout time.Duration) error {
+	o.stage = q.Method + " " + q.Path
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	if err := m.client(o.run(apiSocket)).Do(ctx, q, nil); err != nil {
+		return o.explain(m, err)
+	}
+	return nil
+}
+
+// explain adds the end of the process to the error of a call that it cut off: a
+// VMM that can't load a snapshot answers, or not, and ends.
+func (o *op) explain(m *machine, err error) error {
+	var conn *fcapi.ConnError
+	if errors.As(err, &conn) && o.ctx.Err() == nil {
+		t := time.NewTimer(200 * time.Millisecond)
+		defer t.Stop()
+		select {
+		case <-m.proc.Done():
+		case <-t.C:
+		}
+	}
+	if m.dead() {
+		st, known := m.proc.Exit()
+		return errors.Join(err, &vmm.ExitedError{PID: m.proc.PID(), Status: st, Known: known})
+	}
+	return err
+}
+
+// endProcess ends a VMM and removes its sockets, whatever ctx says.
+func (o *op) endProcess(m *machine) error {
+	ctx, cancel := o.detached(o.r.cfg.TermGrace + 30*time.Second)
+	defer cancel()
+	_, err := m.proc.Stop(ctx, o.r.cfg.TermGrace)
+	if err != nil {
+		return fmt.Errorf("end VMM %d: %w", m.proc.PID(), err)
+	}
+	o.r.drop(o.uid(), m)
+	return o.removeSockets()
+}
+
+// drop releases a machine, registered or not.
+func (r *Runtime) drop(uid string, m *machine) {
+	r.mu.Lock()
+	if r.machines[uid] == m {
+		delete(r.machines, uid)
+	}
+	r.mu.Unlock()
+	m.release()
+}
+
+// adoptLaunched puts a started VMM into the record; register it after the
+// commit.
+func (o *op) adoptLaunched(l *launched, booted bool) {
+	p := l.ident
+	p.Booted = booted
+	l.ident = p
+	o.Rec.Process, o.Rec.VMM, o.Rec.VMMVersion = &p, p.Name, p.Version
+}
+
+// transferTimeout bounds a snapshot's creation or load: a slow disk may write 10
+// MiB/s only.
+func transferTimeout(memoryMiB int) time.Duration {
+	return time.Minute + time.Duration(memoryMiB)*100*time.Millisecond
+}

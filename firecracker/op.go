@@ -1,0 +1,191 @@
+package firecracker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"time"
+
+	"github.com/tangle-network/microvm"
+	"github.com/tangle-network/microvm/console"
+	"github.com/tangle-network/microvm/fcapi"
+	"github.com/tangle-network/microvm/image"
+	"github.com/tangle-network/microvm/internal/record"
+	"github.com/tangle-network/microvm/vmm"
+)
+
+// op is one verb on one VM while its lock is held.
+type op struct {
+	*record.Locked
+	r     *Runtime
+	ctx   context.Context
+	verb  string
+	stage string
+	undo  undo
+	// dead is a VMM that this verb has spawned and that its undo has ended:
+	// evidence for the error.
+	log, console string
+}
+
+// begin takes the VM's lock and brings its record in line with what is. The
+// caller must call end.
+func (r *Runtime) begin(ctx context.Context, verb, id string) (*op, error) {
+	if err := microvm.ValidateID(id); err != nil {
+		return nil, &microvm.Error{Verb: verb, VMID: id, Err: err}
+	}
+	if err := r.enter(); err != nil {
+		return nil, &microvm.Error{Verb: verb, VMID: id, Err: err}
+	}
+	if err := ctx.Err(); err != nil {
+		r.leave()
+		return nil, &microvm.Error{Verb: verb, VMID: id, Err: err, Retry: true}
+	}
+	l, err := r.store.Lock(ctx, id)
+	if err != nil {
+		r.leave()
+		return nil, r.lockError(verb, id, err)
+	}
+	o := &op{Locked: l, r: r, ctx: ctx, verb: verb}
+	if err := o.settle(); err != nil {
+		err = o.fail(err)
+		o.end()
+		return nil, err
+	}
+	return o, nil
+}
+
+func (r *Runtime) lockError(verb, id string, err error) error {
+	e := &microvm.Error{Verb: verb, VMID: id, Err: err}
+	if errors.Is(err, record.ErrUnreadable) {
+		e.Err = fmt.Errorf("%w: %w", microvm.ErrHost, err)
+		e.Remedy = "mend or move away " + filepath.Join(r.store.Dir(id), "vm.json")
+	}
+	return e
+}
+
+func (o *op) end() {
+	o.Unlock()
+	o.r.leave()
+}
+
+// at passes a stage boundary: the place where a cancelled context or a failpoint
+// ends the verb. The name is the verb's and the stage's, as "create.spawned".
+func (o *op) at(fp failpoint) error {
+	o.stage = string(fp)
+	if err := o.ctx.Err(); err != nil {
+		return err
+	}
+	return o.r.fail(fp)
+}
+
+// intend records what is about to happen.
+func (o *op) intend(change func(*record.Intent)) error {
+	in := record.Intent{Verb: o.verb, UID: o.uid()}
+	if o.Intent != nil && o.Intent.Verb == o.verb {
+		in = *o.Intent
+	}
+	if change != nil {
+		change(&in)
+	}
+	return o.SetIntent(in)
+}
+
+func (o *op) uid() string {
+	if o.Rec != nil {
+		return o.Rec.UID
+	}
+	return o.Intent.UID
+}
+
+// commit makes the record and forgets the intent. What was done stays.
+func (o *op) commit() error {
+	if err := o.Save(); err != nil {
+		return err
+	}
+	o.undo.keep()
+	return o.ClearIntent()
+}
+
+// fail takes back what the verb did and puts the evidence together.
+func (o *op) fail(err error) error {
+	o.gather()
+	if uerr := o.undo.run(); uerr != nil {
+		err = errors.Join(err, fmt.Errorf("clean up: %w", uerr))
+	} else if o.Intent != nil && o.Rec != nil {
+		if cerr := o.ClearIntent(); cerr != nil {
+			err = errors.Join(err, cerr)
+		}
+	}
+	var done *microvm.Error
+	if errors.As(err, &done) && done.Verb == o.verb {
+		return err
+	}
+	e := &microvm.Error{Verb: o.verb, VMID: o.ID, Stage: o.stage, Err: err, Log: o.log, Console: o.console}
+	e.Retry, e.Remedy = advice(err)
+	return e
+}
+
+const evidenceBytes = 4 << 10
+
+// gather reads the ends of the log and of the console before they are removed.
+func (o *op) gather() {
+	if o.stage == "" {
+		return
+	}
+	for _, name := range []string{logFile, stderrFile} {
+		if b, err := console.Tail(filepath.Join(o.runDir(), name), 20, evidenceBytes); err == nil {
+			o.log += console.Sanitize(b, evidenceBytes)
+		}
+	}
+	if b, err := console.Tail(o.consolePath(), 20, evidenceBytes); err == nil {
+		o.console = console.Sanitize(b, evidenceBytes)
+	}
+}
+
+// advice says whether a retry can help, and what the operator can do.
+func advice(err error) (retry bool, remedy string) {
+	var kernel *image.KernelError
+	var exited *vmm.ExitedError
+	var fault *fcapi.Error
+	var conn *fcapi.ConnError
+	switch {
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		return true, ""
+	case errors.As(err, &kernel):
+		return false, kernel.Remedy
+	case errors.As(err, &exited):
+		return false, "see the VMM's log"
+	case errors.As(err, &fault), errors.Is(err, microvm.ErrInvalidSpec):
+		return false, ""
+	case errors.As(err, &conn):
+		return true, ""
+	}
+	return false, ""
+}
+
+// names of a VM's files; those in the run directory are what the VMM is told.
+const (
+	runName       = "run"
+	hibernateName = "hibernate"
+	consoleFile   = "console.log"
+	inputFIFO     = "console.in"
+	apiSocket     = "api.sock"
+	vsockSocket   = "vsock.sock"
+	logFile       = "vmm.log"
+	stderrFile    = "stderr.log"
+	metricsFile   = "metrics.json"
+	kernelFile    = "vmlinux"
+	initrdFile    = "initrd"
+	stateFile     = "vmstate"
+	memoryFile    = "memory"
+	draftName     = "snapshot.tmp"
+)
+
+func (o *op) runDir() string         { return filepath.Join(o.Dir, runName) }
+func (o *op) run(name string) string { return filepath.Join(o.Dir, runName, name) }
+func (o *op) consolePath() string    { return filepath.Join(o.Dir, consoleFile) }
+func (o *op) hibernatePath() string  { return filepath.Join(o.Dir, hibernateName) }
+func (o *op) detached(d time.Duration) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(o.ctx), d)
+}

@@ -1,0 +1,114 @@
+package firecracker
+
+import (
+	"context"
+	"errors"
+	"path/filepath"
+
+	"github.com/tangle-network/microvm"
+	"github.com/tangle-network/microvm/internal/record"
+	"github.com/tangle-network/microvm/vmm"
+)
+
+// load reads a record for a query: without any lock.
+func (r *Runtime) load(ctx context.Context, verb, id string) (*record.Record, error) {
+	err := microvm.ValidateID(id)
+	if err == nil {
+		err = ctx.Err()
+	}
+	if err != nil {
+		return nil, &microvm.Error{Verb: verb, VMID: id, Err: err}
+	}
+	rec, err := r.store.Load(id)
+	if err != nil {
+		return nil, r.lockError(verb, id, err)
+	}
+	return rec, nil
+}
+
+// GetVM returns one VM, as its record and its process say.
+func (r *Runtime) GetVM(ctx context.Context, id string) (microvm.View, error) {
+	rec, err := r.load(ctx, "get", id)
+	if err != nil {
+		return microvm.View{}, err
+	}
+	return r.view(rec)
+}
+
+// ListVMs returns all VMs, sorted by id. VMs whose records can't be read are
+// left out; Recover reports them.
+func (r *Runtime) ListVMs(ctx context.Context) ([]microvm.View, error) {
+	ids, err := r.store.IDs()
+	if err != nil {
+		return nil, err
+	}
+	views := make([]microvm.View, 0, len(ids))
+	for _, id := range ids {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		rec, err := r.store.Load(id)
+		if err != nil {
+			if !errors.Is(err, microvm.ErrVMNotFound) {
+				r.cfg.Log.Warn("a VM is not listed", "vm", id, "err", err)
+			}
+			continue
+		}
+		v, err := r.view(rec)
+		if err != nil {
+			return nil, err
+		}
+		views = append(views, v)
+	}
+	return views, nil
+}
+
+// view shows a record; a death that the record does not have yet is shown too.
+func (r *Runtime) view(rec *record.Record) (microvm.View, error) {
+	names, err := r.snaps.Names(rec.UID)
+	if err != nil {
+		return microvm.View{}, err
+	}
+	if rec.Process != nil {
+		m, err := r.machine(rec)
+		if errors.Is(err, vmm.ErrGone) {
+			dead := *rec
+			r.bury(&dead, m, r.store.Dir(rec.ID))
+			rec = &dead
+		}
+	}
+	// The record is shared: the view must not be.
+	c := rec.Spec.Clone()
+	v := microvm.View{
+		ID: rec.ID, UID: rec.UID, Status: rec.Status, Snapshots: names,
+		CreatedAt: rec.CreatedAt, StartedAt: rec.StartedAt, StoppedAt: rec.StoppedAt,
+		VMM: rec.VMM, VMMVersion: rec.VMMVersion,
+		Labels: c.Labels, SpecDigest: c.Digest(),
+		SnapshotPause: rec.SnapshotPause, Trouble: rec.Trouble,
+	}
+	if rec.StopReason != nil {
+		reason := *rec.StopReason
+		v.StopReason = &reason
+	}
+	if rec.Process != nil {
+		v.PID = rec.Process.PID
+	}
+	return v, nil
+}
+
+// Dir is the directory of a VM, for programs that look at its files.
+func (r *Runtime) Dir(id string) (string, error) {
+	if err := microvm.ValidateID(id); err != nil {
+		return "", err
+	}
+	return filepath.Abs(r.store.Dir(id))
+}
+
+// Spec returns the spec of a VM with the provider's defaults filled in.
+func (r *Runtime) Spec(ctx context.Context, id string) (microvm.Spec, error) {
+	rec, err := r.load(ctx, "get the spec of", id)
+	if err != nil {
+		return microvm.Spec{}, err
+	}
+	return rec.Spec.Clone(), nil
+}

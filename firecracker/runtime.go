@@ -1,0 +1,320 @@
+package firecracker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/tangle-network/microvm"
+	"github.com/tangle-network/microvm/console"
+	"github.com/tangle-network/microvm/fcapi"
+	"github.com/tangle-network/microvm/internal/record"
+	"github.com/tangle-network/microvm/snapshot"
+	"github.com/tangle-network/microvm/vmm"
+)
+
+// Runtime is the provider. It implements microvm.Runtime and the optional
+// interfaces Pruner, SnapshotManager, Forker, ConsoleReader, ConsoleWriter,
+// VsockDialer, Waiter and Watcher. All methods may be called concurrently.
+type Runtime struct {
+	cfg     Config
+	store   *record.Store
+	snaps   *snapshot.Store
+	watcher *vmm.Watcher
+	keeper  *console.Keeper
+	feed    *feed
+
+	ctx    context.Context // ends with Close
+	cancel context.CancelFunc
+
+	mu       sync.Mutex
+	machines map[string]*machine // by uid: VMMs that this program watches
+	closed   bool
+	busy     sync.WaitGroup // verbs, and goroutines that watch VMMs
+}
+
+var (
+	_ microvm.Runtime         = (*Runtime)(nil)
+	_ microvm.Pruner          = (*Runtime)(nil)
+	_ microvm.SnapshotManager = (*Runtime)(nil)
+	_ microvm.Forker          = (*Runtime)(nil)
+	_ microvm.ConsoleReader   = (*Runtime)(nil)
+	_ microvm.ConsoleWriter   = (*Runtime)(nil)
+	_ microvm.VsockDialer     = (*Runtime)(nil)
+	_ microvm.Waiter          = (*Runtime)(nil)
+	_ microvm.Watcher         = (*Runtime)(nil)
+)
+
+// ErrClosed is what verbs answer after Close.
+var ErrClosed = errors.New("the runtime is closed")
+
+// Open opens the state directory, adopts the VMMs that run there and mends what
+// a crash has left: see Recover, whose report can be had by calling it again
+// with DryRun. What can't be mended now is reported to Config.Log and does not
+// keep the rest from working.
+func Open(ctx context.Context, cfg Config) (*Runtime, error) {
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return nil, fmt.Errorf("open runtime: %w", err)
+	}
+	r := &Runtime{cfg: cfg, machines: map[string]*machine{}}
+	if r.store, err = record.Open(filepath.Join(cfg.StateDir, "vms")); err != nil {
+		return nil, fmt.Errorf("open runtime: %w: %w (run as the owner of %s, or set StateDir)", microvm.ErrHost, err, cfg.StateDir)
+	}
+	if r.snaps, err = snapshot.Open(filepath.Join(cfg.StateDir, "snapshots")); err != nil {
+		return nil, fmt.Errorf("open runtime: %w: %w", microvm.ErrHost, err)
+	}
+	if r.watcher, err = vmm.NewWatcher(); err != nil {
+		return nil, fmt.Errorf("open runtime: %w: %w", microvm.ErrHost, err)
+	}
+	if r.keeper, err = console.NewKeeper(cfg.Log); err != nil {
+		return nil, errors.Join(fmt.Errorf("open runtime: %w: %w", microvm.ErrHost, err), r.watcher.Close())
+	}
+	r.ctx, r.cancel = context.WithCancel(context.Background())
+	r.feed = newFeed(r.store, cfg.Log, func(id string) (microvm.View, error) {
+		rec, err := r.store.Load(id)
+		if err != nil {
+			return microvm.View{}, err
+		}
+		return r.view(rec)
+	})
+	report, err := r.Recover(ctx, RecoverOptions{})
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("open runtime: %w", err), r.Close())
+	}
+	for _, a := range report.SetAside {
+		cfg.Log.Error("a VM's record can't be used", "path", a.Path, "err", a.Err)
+	}
+	if cfg.TombstoneRetention > 0 {
+		if _, err := r.Prune(ctx, time.Now().Add(-cfg.TombstoneRetention)); err != nil {
+			cfg.Log.Warn("old tombstones stay", "err", err)
+		}
+	}
+	return r, nil
+}
+
+// Close waits for the verbs in flight and stops watching. The VMs live on.
+func (r *Runtime) Close() error {
+	r.mu.Lock()
+	if r.closed {
+		r.mu.Unlock()
+		return nil
+	}
+	r.closed = true
+	r.mu.Unlock()
+	r.cancel()
+	r.busy.Wait()
+	r.mu.Lock()
+	for uid, m := range r.machines {
+		m.release()
+		delete(r.machines, uid)
+	}
+	r.mu.Unlock()
+	return errors.Join(r.keeper.Close(), r.watcher.Close())
+}
+
+// enter keeps Close waiting until leave.
+func (r *Runtime) enter() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed {
+		return ErrClosed
+	}
+	r.busy.Add(1)
+	return nil
+}
+
+func (r *Runtime) leave() { r.busy.Done() }
+
+// machine is a VMM that this program watches.
+type machine struct {
+	proc  *vmm.Process
+	ident record.Process
+
+	mu   sync.Mutex
+	id   string // of the VM, as far as this program knows
+	api  *fcapi.Client
+	path string // of the API socket that api connects to
+	kept []*console.Kept
+}
+
+func (m *machine) setID(id string) {
+	m.mu.Lock()
+	m.id = id
+	m.mu.Unlock()
+}
+
+func (m *machine) vmID() string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.id
+}
+
+// client is the connection to the API; the path changes with the VM's name.
+func (m *machine) client(path string) *fcapi.Client {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.api == nil || m.path != path {
+		if m.api != nil {
+			m.api.Close()
+		}
+		m.api, m.path = fcapi.New(path), path
+	}
+	return m.api
+}
+
+func (m *machine) release() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.api != nil {
+		m.api.Close()
+		m.api = nil
+	}
+	for _, k := range m.kept {
+		k.Close()
+	}
+	m.kept = nil
+	m.proc.Close()
+}
+
+func (m *machine) dead() bool {
+	select {
+	case <-m.proc.Done():
+		return true
+	default:
+		return false
+	}
+}
+
+// identity of a process, as the record has it.
+func identity(p *record.Process) vmm.Identity {
+	return vmm.Identity{PID: p.PID, StartTime: p.StartTime, BootID: p.BootID}
+}
+
+// machine returns the VMM of a record, adopting it if this program does not know
+// it yet: vmm.ErrGone when it is dead.
+func (r *Runtime) machine(rec *record.Record) (*machine, error) {
+	p := rec.Process
+	if p == nil {
+		return nil, vmm.ErrGone
+	}
+	r.mu.Lock()
+	m := r.machines[rec.UID]
+	r.mu.Unlock()
+	if m != nil && identity(&m.ident) == identity(p) {
+		if m.dead() {
+			return m, vmm.ErrGone
+		}
+		return m, nil
+	}
+	proc, err := r.watcher.Open(identity(p))
+	if err != nil {
+		return nil, err
+	}
+	m = &machine{proc: proc, ident: *p, id: rec.ID}
+	r.keep(m, r.store.Dir(rec.ID))
+	return r.register(rec.UID, m), nil
+}
+
+// keep takes the growing files of a VM into care.
+func (r *Runtime) keep(m *machine, dir string) {
+	for _, f := range []struct {
+		name string
+		max  int64
+	}{
+		{consoleFile, r.cfg.ConsoleBytes},
+		{filepath.Join(runName, logFile), r.cfg.LogBytes},
+		{filepath.Join(runName, stderrFile), r.cfg.LogBytes},
+		{filepath.Join(runName, metricsFile), r.cfg.LogBytes},
+	} {
+		k, err := r.keeper.Add(filepath.Join(dir, f.name), f.max)
+		switch {
+		case err == nil:
+			m.kept = append(m.kept, k)
+		case isMissing(err):
+		default:
+			r.cfg.Log.Warn("a file of a VM is not bounded", "vm", m.id, "file", f.name, "err", err)
+		}
+	}
+}
+
+// register makes a VMM known and watches for its death.
+func (r *Runtime) register(uid string, m *machine) *machine {
+	r.mu.Lock()
+	if old := r.machines[uid]; old != nil {
+		if identity(&old.ident) == identity(&m.ident) {
+			r.mu.Unlock()
+			m.release()
+			return old
+		}
+		defer old.release()
+	}
+	if r.closed {
+		r.mu.Unlock()
+		return m
+	}
+	r.machines[uid] = m
+	r.busy.Add(1)
+	r.mu.Unlock()
+	go func() {
+		defer r.busy.Done()
+		select {
+		case <-m.proc.Done():
+			r.died(uid, m)
+		case <-r.ctx.Done():
+		}
+	}()
+	return m
+}
+
+// forget drops the VMM of a VM.
+func (r *Runtime) forget(uid string) {
+	r.mu.Lock()
+	m := r.machines[uid]
+	delete(r.machines, uid)
+	r.mu.Unlock()
+	if m != nil {
+		m.release()
+	}
+}
+
+// died writes a death into the record. Queries show it already.
+func (r *Runtime) died(uid string, m *machine) {
+	id := m.vmID()
+	if rec, err := r.store.Load(id); err != nil || rec.UID != uid {
+		// Another program has renamed the VM, or forgotten it.
+		if id = r.find(uid); id == "" {
+			r.forget(uid)
+			return
+		}
+	}
+	o, err := r.begin(r.ctx, "watch", id) // settles
+	if err != nil {
+		if !errors.Is(err, microvm.ErrVMNotFound) && r.ctx.Err() == nil {
+			r.cfg.Log.Error("the end of a VMM can't be recorded", "vm", id, "err", err)
+		}
+		return
+	}
+	o.end()
+}
+
+// find is the id of the VM with this uid.
+func (r *Runtime) find(uid string) string {
+	ids, err := r.store.IDs()
+	if err != nil {
+		return ""
+	}
+	for _, id := range ids {
+		if rec, err := r.store.Load(id); err == nil && rec.UID == uid {
+			return id
+		}
+	}
+	return ""
+}
+
+// isEmulator tells from what a VMM says of its version.
+func isEmulator(version string) bool { return strings.Contains(version, "-fcemu") }

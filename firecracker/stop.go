@@ -1,0 +1,212 @@
+package firecracker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"syscall"
+	"time"
+
+	"github.com/tangle-network/microvm"
+	"github.com/tangle-network/microvm/fcapi"
+	"github.com/tangle-network/microvm/internal/record"
+)
+
+// StopVM stops a running VM as its StopMode says.
+func (r *Runtime) StopVM(ctx context.Context, id string) error {
+	o, err := r.begin(ctx, "stop", id)
+	if err != nil {
+		return err
+	}
+	defer o.end()
+	if o.Rec.Status != microvm.StatusRunning {
+		return o.fail(&microvm.TransitionError{VMID: id, From: o.Rec.Status, To: microvm.StatusStopped})
+	}
+	if err := o.intend(nil); err != nil {
+		return o.fail(err)
+	}
+	if err := o.at(fpStopIntended); err != nil {
+		return o.fail(err)
+	}
+	m, err := r.machine(o.Rec)
+	if err != nil {
+		return o.fail(err)
+	}
+	var reason microvm.StopReason
+	switch o.Rec.Spec.StopMode {
+	case microvm.StopModeHibernate:
+		reason, err = o.hibernate(m)
+	case microvm.StopModeShutdown:
+		reason, err = o.shutdown(m)
+	default:
+		reason, err = o.pause(m)
+	}
+	if err != nil {
+		return o.fail(err)
+	}
+	o.stage = "save the record"
+	o.stopped(reason)
+	return o.finish(nil, fpStopSaved)
+}
+
+// stopped changes the record to it.
+func (o *op) stopped(reason microvm.StopReason) {
+	o.Rec.Status, o.Rec.StopReason, o.Rec.StoppedAt = microvm.StatusStopped, &reason, time.Now().UTC()
+}
+
+func (o *op) pause(m *machine) (microvm.StopReason, error) {
+	if err := o.pauseGuest(m); err != nil {
+		return microvm.StopReason{}, err
+	}
+	return microvm.StopReason{Cause: microvm.StopPaused}, o.at(fpStopPaused)
+}
+
+// pauseGuest stops the vCPUs; its undo lets them run again.
+func (o *op) pauseGuest(m *machine) error {
+	o.undo.push(func() error { return o.unpause(m) })
+	return o.sendOne(o.ctx, m, fcapi.PauseRequest(), o.r.cfg.APITimeout)
+}
+
+// unpause lets the guest go on, whatever ctx says. The VMM may still be writing
+// a snapshot that nobody waits for any more.
+func (o *op) unpause(m *machine) error {
+	if m.dead() {
+		return nil
+	}
+	ctx, cancel := o.detached(transferTimeout(o.Rec.Spec.MemoryMiB))
+	defer cancel()
+	if err := m.client(o.run(apiSocket)).Resume(ctx); err != nil && !m.dead() {
+		return fmt.Errorf("resume the guest: %w", err)
+	}
+	return nil
+}
+
+// hibernate writes the guest's memory to disk and ends the VMM.
+func (o *op) hibernate(m *machine) (microvm.StopReason, error) {
+	var none microvm.StopReason
+	if err := o.pauseGuest(m); err != nil {
+		return none, err
+	}
+	if err := o.at(fpStopPaused); err != nil {
+		return none, err
+	}
+	c, err := o.capture(m)
+	if err != nil {
+		return none, err
+	}
+	if err := o.at(fpStopWritten); err != nil {
+		return none, err
+	}
+	if err := o.compose(c); err != nil {
+		return none, err
+	}
+	o.stage = "publish the memory"
+	o.undo.push(func() error { return os.RemoveAll(o.hibernatePath()) })
+	if err := syncFiles(c.dir, stateFile, memoryFile); err != nil {
+		return none, err
+	}
+	if err := os.RemoveAll(o.hibernatePath()); err != nil {
+		return none, err
+	}
+	if err := os.Rename(c.dir, o.hibernatePath()); err != nil {
+		return none, err
+	}
+	if err := record.SyncDir(o.Dir); err != nil {
+		return none, err
+	}
+	if err := o.at(fpStopHibernated); err != nil {
+		return none, err
+	}
+	// From here on it goes forward only.
+	o.stage = "end the VMM"
+	if err := o.endProcess(m); err != nil {
+		return none, err
+	}
+	o.undo.keep()
+	o.Rec.Process, o.Rec.Hibernated, o.Rec.ColdBoot, o.Rec.Base = nil, true, false, nil
+	if err := errors.Join(removeFile(o.run(memoryFile)), o.r.fail(fpStopEnded)); err != nil {
+		return none, err
+	}
+	return microvm.StopReason{Cause: microvm.StopHibernated}, nil
+}
+
+// shutdown asks the guest, waits for the grace period, and ends the VMM.
+func (o *op) shutdown(m *machine) (microvm.StopReason, error) {
+	how, err := o.ask(m)
+	if err != nil {
+		return microvm.StopReason{}, err
+	}
+	o.stage = "end the VMM"
+	if err := o.endProcess(m); err != nil {
+		return microvm.StopReason{}, err
+	}
+	o.undo.keep()
+	reason := exitReason(m)
+	reason.Cause, reason.Detail = microvm.StopShutdown, how
+	o.Rec.Process, o.Rec.ColdBoot, o.Rec.Base = nil, false, nil
+	return reason, o.r.fail(fpStopEnded)
+}
+
+// ask presses Ctrl-Alt-Del and waits until the VMM ends or the grace period is
+// over; how says which. Only x86 has the key.
+func (o *op) ask(m *machine) (how string, err error) {
+	grace := o.r.cfg.ShutdownGrace
+	if runtime.GOARCH != "amd64" || grace < 0 {
+		return "ended without asking the guest", nil
+	}
+	if err := o.sendOne(o.ctx, m, fcapi.SendCtrlAltDelRequest(), o.r.cfg.APITimeout); err != nil {
+		if m.dead() {
+			return "the guest ended", nil
+		}
+		if o.ctx.Err() != nil {
+			return "", err
+		}
+		return "ended: the VMM did not take Ctrl-Alt-Del: " + err.Error(), nil
+	}
+	o.stage = "wait for the guest"
+	t := time.NewTimer(grace)
+	defer t.Stop()
+	select {
+	case <-m.proc.Done():
+		return "the guest shut down", nil
+	case <-t.C:
+		return fmt.Sprintf("ended: the guest did not shut down within %s", grace), nil
+	case <-o.ctx.Done():
+		return "", o.ctx.Err()
+	}
+}
+
+// exitReason is what the end of a process says.
+func exitReason(m *machine) microvm.StopReason {
+	var reason microvm.StopReason
+	st, known := m.proc.Exit()
+	switch {
+	case !known:
+	case st.Signal != 0:
+		reason.Signal = signalName(st.Signal)
+	default:
+		code := st.Code
+		reason.ExitCode = &code
+	}
+	return reason
+}
+
+func syncFiles(dir string, names ...string) error {
+	for _, n := range names {
+		f, err := os.OpenFile(filepath.Join(dir, n), os.O_RDONLY|syscall.O_NOFOLLOW, 0)
+		if err != nil {
+			return err
+		}
+		err = f.Sync()
+		if cerr := f.Close(); err == nil {
+			err = cerr
+		}
+		if err != nil {
+			return fmt.Errorf("sync %s: %w", n, err)
+		}
+	}
+	return record.SyncDir(dir)
+}

@@ -1,0 +1,197 @@
+package record
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tangle-network/microvm"
+)
+
+const (
+	newPrefix  = ".new-"
+	gonePrefix = ".gone-"
+)
+
+// Locked is a VM whose lock is held: only it can change the record.
+type Locked struct {
+	ID  string
+	Dir string
+	// Rec is nil while the VM is being created.
+	Rec    *Record
+	Intent *Intent
+
+	store   *Store
+	release func()
+}
+
+// Reserve takes a name for a new VM, with its lock and its intent, in one
+// rename: nobody ever sees the directory without them. ErrVMExists if the name
+// is taken.
+func (s *Store) Reserve(ctx context.Context, id string, in Intent) (*Locked, error) {
+	if _, err := os.Lstat(s.Dir(id)); err == nil {
+		return nil, microvm.ErrVMExists
+	}
+	tmp := filepath.Join(s.dir, newPrefix+in.UID)
+	if err := os.Mkdir(tmp, 0o700); err != nil {
+		return nil, fmt.Errorf("reserve the name: %w", err)
+	}
+	undo := func(err error) error { return errors.Join(err, os.RemoveAll(tmp)) }
+	dir, err := os.Open(tmp)
+	if err != nil {
+		return nil, undo(err)
+	}
+	defer dir.Close()
+	release, err := s.acquire(ctx, dir, true)
+	if err != nil {
+		return nil, undo(err)
+	}
+	l := &Locked{ID: id, Dir: tmp, store: s, release: release}
+	if err := l.SetIntent(in); err != nil {
+		release()
+		return nil, undo(err)
+	}
+	if err := unix.Renameat2(unix.AT_FDCWD, tmp, unix.AT_FDCWD, s.Dir(id), unix.RENAME_NOREPLACE); err != nil {
+		release()
+		if errors.Is(err, unix.EEXIST) || errors.Is(err, unix.ENOTEMPTY) {
+			err = microvm.ErrVMExists
+		}
+		return nil, undo(err)
+	}
+	l.Dir = s.Dir(id)
+	return l, nil
+}
+
+// Lock waits for the VM's lock and reads its record: ErrVMNotFound, or
+// ErrUnreadable.
+func (s *Store) Lock(ctx context.Context, id string) (*Locked, error) { return s.lock(ctx, id, true) }
+
+// TryLock is Lock without waiting: nil without an error when another verb holds
+// the lock. It also returns a VM that has no record, for recovery.
+func (s *Store) TryLock(id string) (*Locked, error) {
+	l, err := s.lock(context.Background(), id, false)
+	if errors.Is(err, errBusy) {
+		return nil, nil
+	}
+	return l, err
+}
+
+func (s *Store) lock(ctx context.Context, id string, wait bool) (*Locked, error) {
+	for {
+		path := s.Dir(id)
+		dir, err := os.OpenFile(path, os.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+		if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) {
+			return nil, microvm.ErrVMNotFound
+		}
+		if err != nil {
+			return nil, err
+		}
+		release, err := s.acquire(ctx, dir, wait)
+		if err != nil {
+			dir.Close()
+			return nil, err
+		}
+		// While we waited the VM may have been renamed or forgotten.
+		same := sameFile(dir, path)
+		dir.Close()
+		if !same {
+			release()
+			if err := ctx.Err(); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		l := &Locked{ID: id, Dir: path, store: s, release: release}
+		l.Rec, err = s.read(id)
+		if errors.Is(err, microvm.ErrVMNotFound) && !wait {
+			err = nil // for recovery
+		}
+		if err == nil {
+			l.Intent, err = readIntent(path)
+			if errors.Is(err, ErrUnreadable) {
+				// It was never fsynced: after a crash of the host it may be
+				// empty. That some verb was under way is all that is known.
+				l.Intent, err = &Intent{}, nil
+			}
+		}
+		if err != nil {
+			release()
+			return nil, err
+		}
+		return l, nil
+	}
+}
+
+func sameFile(f *os.File, path string) bool {
+	a, err := f.Stat()
+	if err != nil {
+		return false
+	}
+	b, err := os.Lstat(path)
+	return err == nil && os.SameFile(a, b)
+}
+
+// Unlock lets the next verb in.
+func (l *Locked) Unlock() { l.release() }
+
+// Save makes Rec durable.
+func (l *Locked) Save() error {
+	l.Rec.Format, l.Rec.ID = Format, l.ID
+	return writeJSON(l.Dir, FileName, l.Rec, true)
+}
+
+// SetIntent says what is about to be done.
+func (l *Locked) SetIntent(in Intent) error {
+	if err := writeJSON(l.Dir, intentFile, in, false); err != nil {
+		return err
+	}
+	l.Intent = &in
+	return nil
+}
+
+// ClearIntent says that the verb is over.
+func (l *Locked) ClearIntent() error {
+	l.Intent = nil
+	return ignoreMissing(os.Remove(filepath.Join(l.Dir, intentFile)))
+}
+
+// Rename gives the VM another name: ErrVMExists if it is taken. The intent must
+// name the new id before.
+func (l *Locked) Rename(newID string) error {
+	s := l.store
+	err := unix.Renameat2(unix.AT_FDCWD, l.Dir, unix.AT_FDCWD, s.Dir(newID), unix.RENAME_NOREPLACE)
+	if errors.Is(err, unix.EEXIST) || errors.Is(err, unix.ENOTEMPTY) {
+		return microvm.ErrVMExists
+	}
+	if err != nil {
+		return fmt.Errorf("rename the VM's directory: %w", err)
+	}
+	s.forget(l.ID)
+	l.ID, l.Dir = newID, s.Dir(newID)
+	return SyncDir(s.dir)
+}
+
+// Remove forgets the VM: its name is free at once, then the files go.
+func (l *Locked) Remove() error {
+	gone := filepath.Join(l.store.dir, gonePrefix+filepath.Base(l.Dir)+"-"+l.uid())
+	if err := os.Rename(l.Dir, gone); err != nil {
+		return fmt.Errorf("remove the VM's directory: %w", err)
+	}
+	l.store.forget(l.ID)
+	l.Dir = gone
+	return os.RemoveAll(gone)
+}
+
+func (l *Locked) uid() string {
+	if l.Rec != nil {
+		return l.Rec.UID
+	}
+	if l.Intent != nil {
+		return l.Intent.UID
+	}
+	return ""
+}

@@ -1,0 +1,207 @@
+// Package record keeps what the runtime must not forget about a VM: one
+// directory a VM, with a record that is replaced atomically, an intent that says
+// which verb is under way, and a lock that several processes share.
+//
+//	<root>/<id>/vm.json      the record: always whole, fsynced
+//	<root>/<id>/intent.json  the verb in flight; not fsynced, for what it speaks
+//	                         of (processes) does not outlive the host either
+//	<root>/<id>/lock         flock(2), held for the length of a verb
+package record
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tangle-network/microvm"
+)
+
+// Format is the version of the record files that this package writes.
+const Format = 1
+
+const (
+	// FileName is the record in a VM's directory; each change replaces it.
+	FileName   = "vm.json"
+	intentFile = "intent.json"
+	lockFile   = "lock"
+	maxBytes   = 4 << 20
+)
+
+// ErrUnreadable means that a record is there but can't be understood. It is
+// left as it is: its name stays taken, and what runs behind it is not touched.
+var ErrUnreadable = errors.New("unreadable record")
+
+// Process identifies a VMM: a pid alone does not, since pids are used again.
+type Process struct {
+	PID       int    `json:"pid"`
+	StartTime uint64 `json:"start_time"` // clock ticks since boot, field 22 of /proc/PID/stat
+	BootID    string `json:"boot_id"`
+	// Binary is what was executed, Name and Version what the process says of
+	// itself.
+	Binary  string `json:"binary"`
+	Name    string `json:"name"`
+	Version string `json:"version"`
+	// Booted says that the guest was started in this process, by boot or by
+	// restore.
+	Booted bool `json:"booted"`
+}
+
+// Base is a memory file that holds the guest's memory as it was at a snapshot,
+// since when the VMM has tracked every dirty page.
+type Base struct {
+	// File is relative to the VM's directory.
+	File string `json:"file"`
+	// PID of the VMM that tracks; a new process breaks the chain.
+	PID int `json:"pid"`
+}
+
+// Disk is a disk of the VM: where it came from and how it was staged.
+type Disk struct {
+	ID       string `json:"id"`
+	File     string `json:"file"` // in the run directory
+	Source   string `json:"source"`
+	ReadOnly bool   `json:"read_only,omitempty"`
+	InPlace  bool   `json:"in_place,omitempty"`
+	Way      string `json:"way"` // "reflink", "copy", "link", "symlink"
+}
+
+// Record is what is kept of a VM.
+type Record struct {
+	Format int    `json:"format"`
+	UID    string `json:"uid"`
+	ID     string `json:"id"`
+
+	Status     microvm.Status      `json:"status"`
+	StopReason *microvm.StopReason `json:"stop_reason,omitempty"`
+	Spec       microvm.Spec        `json:"spec"` // with the provider's defaults filled in
+
+	CreatedAt   time.Time `json:"created_at"`
+	StartedAt   time.Time `json:"started_at,omitzero"`
+	StoppedAt   time.Time `json:"stopped_at,omitzero"`
+	DestroyedAt time.Time `json:"destroyed_at,omitzero"`
+
+	Process *Process `json:"process,omitempty"`
+	// VMM and VMMVersion are those of the last process.
+	VMM        string `json:"vmm,omitempty"`
+	VMMVersion string `json:"vmm_version,omitempty"`
+
+	Disks []Disk `json:"disks,omitempty"`
+	// Hibernated says that the hibernate directory holds the VM's memory.
+	Hibernated bool `json:"hibernated,omitempty"`
+	// ColdBoot says that the running guest booted in its process and that no
+	// memory file was written of it yet.
+	ColdBoot bool  `json:"cold_boot,omitempty"`
+	Base     *Base `json:"base,omitempty"`
+
+	SnapshotSeq   int           `json:"snapshot_seq,omitempty"` // the last number given to a snapshot
+	SnapshotPause time.Duration `json:"snapshot_pause_ns,omitempty"`
+	Trouble       string        `json:"trouble,omitempty"`
+}
+
+// Intent says which verb is under way, and how far it is.
+type Intent struct {
+	Verb  string `json:"verb"`
+	UID   string `json:"uid"`
+	NewID string `json:"new_id,omitempty"` // of a rename
+	// Stage is the last failpoint that was passed.
+	Stage string `json:"stage,omitempty"`
+	// Process is a VMM that this verb has spawned.
+	Process *Process `json:"process,omitempty"`
+	// PausedByUs says that the guest stands still for a snapshot only.
+	PausedByUs bool `json:"paused_by_us,omitempty"`
+	// Snapshot is the name of a snapshot in the making.
+	Snapshot string `json:"snapshot,omitempty"`
+}
+
+// readJSON reads a bounded regular file of a VM's directory, never through a
+// link.
+func readJSON(path string, into any) error {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		if errors.Is(err, unix.ELOOP) {
+			return fmt.Errorf("%w: %s is a symbolic link", ErrUnreadable, path)
+		}
+		return err
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	if !st.Mode().IsRegular() {
+		return fmt.Errorf("%w: %s is no regular file", ErrUnreadable, path)
+	}
+	b, err := io.ReadAll(io.LimitReader(f, maxBytes+1))
+	if err != nil {
+		return fmt.Errorf("read %s: %w", path, err)
+	}
+	if len(b) > maxBytes {
+		return fmt.Errorf("%w: %s has more than %d bytes", ErrUnreadable, path, maxBytes)
+	}
+	if err := json.Unmarshal(b, into); err != nil {
+		return fmt.Errorf("%w: %s: %w", ErrUnreadable, path, err)
+	}
+	return nil
+}
+
+// writeJSON replaces a file by one rename; a durable one is on disk when it
+// returns.
+func writeJSON(dir, name string, v any, durable bool) (err error) {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return fmt.Errorf("encode %s: %w", name, err)
+	}
+	tmp := filepath.Join(dir, "."+name+".tmp")
+	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		return fmt.Errorf("write %s: %w", name, err)
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, ignoreMissing(os.Remove(tmp)))
+		}
+	}()
+	_, err = f.Write(b)
+	if err == nil && durable {
+		err = unix.Fdatasync(int(f.Fd()))
+	}
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	if err != nil {
+		return fmt.Errorf("write %s: %w", name, err)
+	}
+	if err := os.Rename(tmp, filepath.Join(dir, name)); err != nil {
+		return fmt.Errorf("write %s: %w", name, err)
+	}
+	if durable {
+		return SyncDir(dir)
+	}
+	return nil
+}
+
+// SyncDir makes the entries of a directory durable.
+func SyncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	if err := d.Sync(); err != nil {
+		return fmt.Errorf("sync %s: %w", dir, err)
+	}
+	return nil
+}
+
+func ignoreMissing(err error) error {
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	return err
+}
