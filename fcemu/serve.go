@@ -182,9 +182,9 @@ func (c *controller) loop(srv *server, ends <-chan End) error {
 			default:
 				return cancelled(c.ctx)
 			}
-		case c.state == running && !time.Now().Before(due):
+		case c.state == running && !due.IsZero() && !time.Now().Before(due):
 			c.flushMetrics()
-			due = due.Add(metricsPeriod)
+			due = time.Now().Add(metricsPeriod)
 		}
 	}
 }
