@@ -26,11 +26,13 @@ func (s step) String() string {
 // histories compares random histories with the model's, step by step.
 func histories(b *bench) {
 	passed, failed, run := 0, false, 0
+	began := time.Now()
 	rapid.Check(b.t, func(t *rapid.T) {
 		// The number of checks is rapid's, a flag of the whole program: ours
 		// is kept by letting the rest pass. Never after a failure: rapid looks
 		// for a shorter one then.
-		if passed >= b.o.Checks && !failed {
+		enough := passed >= b.o.Checks || passed > 0 && time.Since(began) > b.o.Budget
+		if enough && !failed {
 			return
 		}
 		done := false
@@ -43,17 +45,19 @@ func histories(b *bench) {
 		b.history(t, fmt.Sprintf("h%d-", run))
 		done = true
 	})
+	b.t.Logf("%d histories of %d verbs in %v", passed, b.o.Steps, time.Since(began).Round(time.Millisecond))
 }
 
 // history is one. All its ids begin with prefix, so that histories can share a
 // runtime.
 func (b *bench) history(t *rapid.T, prefix string) {
-	verbs := []string{"create", "create", "start", "start", "stop", "snapshot", "snapshot", "destroy"}
+	// Weighed so that VMs live long enough to have a history.
+	verbs := []string{"create", "start", "start", "stop", "snapshot", "snapshot", "destroy"}
 	if !b.lacks(Renames) {
 		verbs = append(verbs, "rename")
 	}
 	if !b.lacks(Restores) && !b.lacks(Specs) {
-		verbs = append(verbs, "restore", "restore")
+		verbs = append(verbs, "restore", "restore", "restore")
 	}
 	manager, _ := b.rt.(microvm.SnapshotManager)
 	if manager != nil {
@@ -63,18 +67,11 @@ func (b *bench) history(t *rapid.T, prefix string) {
 	if pruner != nil {
 		verbs = append(verbs, "prune")
 	}
-	names := rapid.SampledFrom([]string{prefix + "a", prefix + "b", prefix + "c"})
+	ids := []string{prefix + "a", prefix + "b", prefix + "c", prefix + "d"}
 	m := model{}
 	defer b.clear(t, m)
 	for range b.o.Steps {
-		s := step{
-			verb:     rapid.SampledFrom(verbs).Draw(t, "verb"),
-			id:       names.Draw(t, "id"),
-			other:    names.Draw(t, "other"),
-			snapshot: rapid.SampledFrom([]string{"y", "x"}).Draw(t, "snapshot"),
-			resume:   rapid.Bool().Draw(t, "resume"),
-			forgets:  b.o.Spec.StopMode == microvm.StopModeShutdown,
-		}
+		s := b.draw(t, m, verbs, ids)
 		if s.verb == "prune" {
 			want, got := m.prune(), b.pruned(t, pruner, prefix)
 			if !slices.Equal(got, want) {
@@ -86,6 +83,47 @@ func (b *bench) history(t *rapid.T, prefix string) {
 		b.compare(t, s, m, prefix)
 	}
 }
+
+// draw chooses a step: mostly one that is legal now.
+func (b *bench) draw(t *rapid.T, m model, verbs, ids []string) step {
+	names := []string{"y", "x"}
+	if rapid.IntRange(0, 4).Draw(t, "blind") == 4 {
+		return step{
+			verb:     rapid.SampledFrom(verbs).Draw(t, "verb"),
+			id:       rapid.SampledFrom(ids).Draw(t, "id"),
+			other:    rapid.SampledFrom(ids).Draw(t, "other"),
+			snapshot: rapid.SampledFrom(names).Draw(t, "snapshot"),
+			resume:   rapid.Bool().Draw(t, "resume"),
+			forgets:  b.forgets(),
+		}
+	}
+	s := step{resume: rapid.Bool().Draw(t, "resume"), forgets: b.forgets()}
+	legal := map[string][]step{}
+	for _, s.verb = range slices.Compact(slices.Clone(verbs)) {
+		others, snapshots := ids, names
+		if s.verb != "restore" && s.verb != "rename" {
+			others = ids[:1]
+		}
+		if s.verb != "restore" && s.verb != "snapshot" && s.verb != "delete" {
+			snapshots = names[:1]
+		}
+		for _, s.id = range ids {
+			for _, s.other = range others {
+				for _, s.snapshot = range snapshots {
+					if m.allows(s) {
+						legal[s.verb] = append(legal[s.verb], s)
+					}
+				}
+			}
+		}
+	}
+	possible := slices.DeleteFunc(slices.Clone(verbs), func(v string) bool { return legal[v] == nil })
+	verb := rapid.SampledFrom(possible).Draw(t, "legal verb")
+	return rapid.SampledFrom(legal[verb]).Draw(t, "legal step")
+}
+
+// forgets says whether StopVM loses the guest's memory.
+func (b *bench) forgets() bool { return b.o.Spec.StopMode == microvm.StopModeShutdown }
 
 // step carries out one step on the provider.
 func (b *bench) step(s step, manager microvm.SnapshotManager) error {

@@ -2,6 +2,7 @@ package microvmtest
 
 import (
 	"errors"
+	"maps"
 	"slices"
 
 	"github.com/tangle-network/microvm"
@@ -86,6 +87,20 @@ func (m model) do(s step) (want []error) {
 		}
 	}
 	return want
+}
+
+// allows says whether a step would succeed and change something.
+func (m model) allows(s step) bool {
+	trial := maps.Clone(m)
+	if s.verb == "prune" {
+		return trial.prune() != nil
+	}
+	if vm := m[s.id]; vm != nil {
+		c := *vm
+		c.snapshots, c.cold = slices.Clone(vm.snapshots), maps.Clone(vm.cold)
+		trial[s.id] = &c
+	}
+	return trial.do(s) == nil
 }
 
 // prune returns the ids that Prune takes, sorted.

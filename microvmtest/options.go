@@ -21,6 +21,10 @@ type Options struct {
 	// Checks is the number of random histories, Steps the number of verbs in
 	// each. Defaults: 100 and 30; with Slow 1 and 12.
 	Checks, Steps int
+	// Budget is the time after which no further random history is begun; the
+	// first always runs. Default 20 s. What the suite finds depends on it,
+	// never what it calls an error.
+	Budget time.Duration
 	// Parallel runs the sections beside each other, each on a runtime of its own.
 	Parallel bool
 	// Lacks says what the provider leaves out, and why. The suite then checks
@@ -66,6 +70,9 @@ func (o Options) withDefaults() Options {
 	}
 	pick(&o.Checks, 100, 1)
 	pick(&o.Steps, 30, 12)
+	if o.Budget <= 0 {
+		o.Budget = 20 * time.Second
+	}
 	if o.Timeout <= 0 {
 		o.Timeout = 30 * time.Second
 		if o.Slow {

@@ -7,54 +7,64 @@ import (
 	"github.com/tangle-network/microvm"
 )
 
+// sections are the subtests of TestRuntime.
+var sections = []struct {
+	name string
+	run  func(*bench)
+}{
+	{"table", table},
+	{"ids", ids},
+	{"specs", specs},
+	{"views", views},
+	{"order", order},
+	{"copies", copies},
+	{"snapshots", snapshots},
+	{"stop modes", stopModes},
+	{"tombstones", tombstones},
+	{"prune", prune},
+	{"delete snapshot", deleteSnapshot},
+	{"rename", rename},
+	{"restore", restore},
+	{"cold restore", coldRestore},
+	{"dead contexts", deadContexts},
+	{"cancelled contexts", cancelledContexts},
+	{"spent contexts", spentContexts},
+	{"verbs in flight", verbsInFlight},
+	{"one VM, many callers", oneVMManyCallers},
+	{"one name, many callers", oneNameManyCallers},
+	{"many VMs", manyVMs},
+	{"guest ends", guestEnds},
+	{"wait", wait},
+	{"watch", watch},
+	{"console", console},
+	{"histories", histories},
+}
+
 // TestRuntime runs the suite. The factory gives an empty runtime of its own to
 // each call and registers what it takes to close it with t.Cleanup; before that
 // the suite destroys what it has made.
 func TestRuntime(t *testing.T, factory func(t *testing.T) microvm.Runtime, options Options) {
+	for _, s := range sections {
+		runSection(t, s.name, factory, options)
+	}
+}
+
+func runSection(t *testing.T, name string, factory func(t *testing.T) microvm.Runtime, options Options) {
 	o := options.withDefaults()
-	for _, section := range []struct {
-		name string
-		run  func(*bench)
-	}{
-		{"table", table},
-		{"ids", ids},
-		{"specs", specs},
-		{"views", views},
-		{"order", order},
-		{"copies", copies},
-		{"snapshots", snapshots},
-		{"stop modes", stopModes},
-		{"tombstones", tombstones},
-		{"prune", prune},
-		{"delete snapshot", deleteSnapshot},
-		{"rename", rename},
-		{"restore", restore},
-		{"cold restore", coldRestore},
-		{"dead contexts", deadContexts},
-		{"cancelled contexts", cancelledContexts},
-		{"spent contexts", spentContexts},
-		{"verbs in flight", verbsInFlight},
-		{"one VM, many callers", oneVMManyCallers},
-		{"one name, many callers", oneNameManyCallers},
-		{"many VMs", manyVMs},
-		{"guest ends", guestEnds},
-		{"wait", wait},
-		{"watch", watch},
-		{"console", console},
-		{"histories", histories},
-	} {
-		t.Run(section.name, func(t *testing.T) {
+	for _, s := range sections {
+		if s.name != name {
+			continue
+		}
+		t.Run(name, func(t *testing.T) {
 			if o.Parallel {
 				t.Parallel()
 			}
 			b := &bench{t: t, rt: factory(t), o: o}
 			t.Cleanup(b.destroyAll)
-			views, err := b.rt.ListVMs(t.Context())
-			b.ok("ListVMs of a new runtime", err)
-			if len(views) != 0 {
-				t.Fatalf("a new runtime has VMs: %v", views)
+			if views := b.list(); len(views) != 0 {
+				t.Fatalf("a new runtime has VMs: %s", asJSON(views))
 			}
-			section.run(b)
+			s.run(b)
 		})
 	}
 }

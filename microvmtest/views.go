@@ -66,7 +66,10 @@ func views(b *bench) {
 		b.t.Errorf("the tombstone of a stopped VM lost its StopReason: %s", asJSON(v))
 	}
 	list := b.list()
-	if len(list) != 2 || asJSON(list[0]) != asJSON(b.get("kept")) || asJSON(list[1]) != asJSON(b.get(id)) {
+	if len(list) != 2 {
+		b.t.Fatalf("ListVMs has %s; want two tombstones", asJSON(list))
+	}
+	if asJSON(list[0]) != asJSON(b.get("kept")) || asJSON(list[1]) != asJSON(b.get(id)) {
 		b.t.Errorf("ListVMs and GetVM differ: %s", asJSON(list))
 	}
 	if list[0].UID != "" && list[0].UID == list[1].UID {
@@ -96,6 +99,10 @@ func copies(b *bench) {
 	b.ok("SnapshotVM", b.snapshot(id, "one"))
 	b.ok("SnapshotVM", b.snapshot(id, "two"))
 	b.bring(id, microvm.StatusStopped)
+	if list := b.list(); len(list) != 1 {
+		b.t.Fatalf("ListVMs has %s; want one VM", asJSON(list))
+	}
+	b.is(id, microvm.StatusStopped, "one", "two")
 	b.unchanged("writing into what queries returned", func() {
 		for _, v := range []microvm.View{b.get(id), b.list()[0]} {
 			v.Snapshots[0] = "changed"
@@ -112,6 +119,9 @@ func copies(b *bench) {
 			}
 		}
 		names := b.snapshotsOf(id)
+		if len(names) != 2 {
+			b.t.Fatalf("ListSnapshots is %q; want one, two", names)
+		}
 		names[0] = "changed"
 		_ = append(names[:1], "changed")
 	})

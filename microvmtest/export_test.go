@@ -1,0 +1,4 @@
+package microvmtest
+
+// RunSection runs one section of the suite.
+var RunSection = runSection
