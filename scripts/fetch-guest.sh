@@ -8,8 +8,8 @@
 # Nothing is installed, no root rights are needed, and the system's package lists
 # and sources stay as they are. What is there already is kept. Afterwards:
 #
-#   microvm kernel import --out DIR DIR/linux-image.deb
-#   microvm image build --demo ...
+#   microvm kernel import -o DIR DIR/linux-image.deb
+#   microvm image demo -o DIR/rootfs.ext4 --busybox DIR/busybox
 #
 # usage: fetch-guest.sh DIR
 set -eu
@@ -37,7 +37,7 @@ esac
 work=$(mktemp -d "$dest/.fetch.XXXXXX")
 trap 'rm -rf "$work"' EXIT
 trap 'exit 1' HUP INT TERM
-mkdir -p "$work/deb" "$work/lists/partial" "$work/cache/archives/partial" "$work/sources.d"
+mkdir -p "$work/deb" "$work/cache/archives/partial" "$work/sources.d"
 
 # apt with extra options ($apt_options); as root it must not change to its own
 # user, who can't write to our folder.
@@ -52,6 +52,8 @@ apt() {
 # A fresh machine has no package lists yet; ours are private. Arguments: more
 # options of apt.
 own_lists() {
+	rm -rf "$work/lists"
+	mkdir -p "$work/lists/partial"
 	apt_options="-o Dir::State::Lists=$work/lists -o Dir::Cache=$work/cache -o Debug::NoLocking=1 $*"
 	apt apt-get update >"$work/update.log" 2>&1 || {
 		cat "$work/update.log" >&2
@@ -67,31 +69,32 @@ fetch() { apt apt-get download "$1" >"$work/download.log" 2>&1 || {
 	return 1
 }; }
 
-need_lists() {
-	known linux-image-cloud-"$arch" && known busybox-static && return
-	say "no package lists here, fetching some of our own"
-	own_lists || die "apt-get update failed: see above"
+# fetch_guest puts kernel and busybox into $dest.
+fetch_guest() {
+	rm -f "$work"/deb/*
+	# The package of this name is empty and depends on the one of today.
+	kernel=$(apt apt-cache show --no-all-versions linux-image-cloud-"$arch" 2>/dev/null |
+		sed -n 's/^Depends:.*\(linux-image-[0-9][^ ,]*\).*/\1/p' | head -n 1)
+	[ -n "$kernel" ] || { say "linux-image-cloud-$arch is not in the package lists"; return 1; }
+	say "fetching $kernel and busybox-static"
+	fetch "$kernel" && fetch busybox-static || return 1
+	dpkg-deb -x "$work"/deb/busybox-static_*.deb "$work/busybox" || return 1
+	for b in "$work/busybox/bin/busybox" "$work/busybox/usr/bin/busybox"; do
+		if [ -f "$b" ] && [ ! -L "$b" ]; then mv "$b" "$dest/busybox"; fi
+	done
+	[ -e "$dest/busybox" ] || { say "busybox-static has no busybox where it used to be"; return 1; }
+	mv "$work"/deb/linux-image-*.deb "$dest/linux-image.deb" || return 1
+	say "done: $dest/linux-image.deb ($kernel), $dest/busybox"
 }
 
 if [ -e "$dest/linux-image.deb" ] && [ -e "$dest/busybox" ]; then
 	say "kept: linux-image.deb and busybox (remove them to fetch again)"
-else
-	need_lists
-	# The package of this name is empty and depends on the one of today.
-	kernel=$(apt apt-cache show --no-all-versions linux-image-cloud-"$arch" |
-		sed -n 's/^Depends:.*\(linux-image-[0-9][^ ,]*\).*/\1/p' | head -n 1)
-	[ -n "$kernel" ] || die "linux-image-cloud-$arch is not in the package lists: is this Debian?
+elif ! fetch_guest; then
+	# No lists yet, or lists so old that the archive has dropped what they name.
+	say "trying again with package lists of today"
+	own_lists || die "apt-get update failed: see above"
+	fetch_guest || die "kernel and busybox could not be fetched: see above. Is this Debian?
 On Ubuntu: apt-get download linux-image-VERSION linux-modules-VERSION, and give both to microvm kernel import."
-	say "fetching $kernel and busybox-static"
-	fetch "$kernel" || die "download of $kernel failed: see above"
-	fetch busybox-static || die "download of busybox-static failed: see above"
-	dpkg-deb -x "$work"/deb/busybox-static_*.deb "$work/busybox"
-	for b in "$work/busybox/bin/busybox" "$work/busybox/usr/bin/busybox"; do
-		if [ -f "$b" ]; then mv "$b" "$dest/busybox"; fi
-	done
-	[ -e "$dest/busybox" ] || die "busybox-static has no busybox where it used to be"
-	mv "$work"/deb/linux-image-*.deb "$dest/linux-image.deb"
-	say "done: $dest/linux-image.deb ($kernel), $dest/busybox"
 fi
 
 # vsock for fcemu: one program that needs nothing but libc. It is optional, so
@@ -113,8 +116,8 @@ known vhost-device-vsock || {
 	keyring=/usr/share/keyrings/debian-archive-keyring.gpg
 	[ -r "$keyring" ] || no_vsock "$keyring is not here to verify Debian sid with (package debian-archive-keyring)"
 	echo "deb [signed-by=$keyring] ${DEBIAN_MIRROR:-http://deb.debian.org/debian} sid main" >"$work/sid.list"
-	rm -rf "$work/lists" && mkdir -p "$work/lists/partial"
-	own_lists -o Dir::Etc::sourcelist="$work/sid.list" -o Dir::Etc::sourceparts="$work/sources.d" ||
+	own_lists -o Acquire::http::Timeout=30 -o Acquire::Retries=1 \
+		-o Dir::Etc::sourcelist="$work/sid.list" -o Dir::Etc::sourceparts="$work/sources.d" ||
 		no_vsock "the package list of sid could not be fetched: see above"
 	known vhost-device-vsock || no_vsock "Debian sid has it for amd64 only at the time of writing, or not any more"
 }

@@ -202,7 +202,7 @@ func build(ctx context.Context, src Source, dir string, opts Options) (Kernel, e
 			return Kernel{}, err
 		}
 	}
-	k := Kernel{Arch: arch, Version: sel.release, PVH: info.PVH, BuiltIn: sel.builtin, Missing: sel.missing}
+	k := Kernel{Arch: arch, Version: sel.release, PVH: info.PVH, Modules: []string{}, BuiltIn: sel.builtin, Missing: sel.missing}
 	if k.Version == "" {
 		k.Version = versionOf(boot)
 	}

@@ -96,7 +96,7 @@ type selection struct {
 
 // choose resolves the wanted modules to a load order.
 func (t moduleTree) choose(wanted []string) (selection, error) {
-	var s selection
+	s := selection{builtin: []string{}, missing: []string{}} // not null in JSON
 	r := resolver{tree: t, state: map[string]int{}}
 	for _, name := range wanted {
 		name = moduleName(name)
