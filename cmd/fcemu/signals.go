@@ -16,21 +16,24 @@ import (
 const exitTimeout = time.Second
 
 // catch makes signals act as they do on Firecracker, where Go's runtime would
-// do otherwise: the ones that it catches end the process with its codes, the
-// others, which Go ignores or answers with a dump, kill. Closing the channel
-// says that the process is about to leave.
+// do otherwise: it ignores some of those that kill, and answers one with a
+// dump. The ones that Firecracker catches end the process with its codes.
+// Closing the channel says that the process is about to leave.
 func catch(cancel context.CancelCauseFunc) (done chan struct{}) {
-	signals := make(chan os.Signal, 1)
-	signal.Notify(signals,
-		unix.SIGSYS, unix.SIGBUS, unix.SIGSEGV, unix.SIGXFSZ, unix.SIGXCPU, unix.SIGHUP, unix.SIGILL,
-		unix.SIGQUIT, unix.SIGUSR1, unix.SIGUSR2, unix.SIGALRM, unix.SIGVTALRM, unix.SIGIO, unix.SIGPWR, unix.SIGSTKFLT)
+	for _, s := range []unix.Signal{
+		unix.SIGQUIT, unix.SIGUSR1, unix.SIGUSR2, unix.SIGALRM, unix.SIGVTALRM, unix.SIGIO, unix.SIGPWR, unix.SIGSTKFLT,
+	} {
+		setDefault(s)
+	}
 	done = make(chan struct{})
+	// Not before the API: each signal costs a round trip to a thread of the
+	// runtime's.
 	go func() {
+		signals := make(chan os.Signal, 1)
+		signal.Notify(signals,
+			unix.SIGHUP, unix.SIGXFSZ, unix.SIGXCPU, unix.SIGSYS, unix.SIGBUS, unix.SIGSEGV, unix.SIGILL)
 		s := (<-signals).(unix.Signal)
-		code, caught := fcemu.ExitCodeOf(s)
-		if !caught {
-			dieBy(s)
-		}
+		code, _ := fcemu.ExitCodeOf(s)
 		cancel(fcemu.EndedBySignal{Signal: s})
 		select {
 		case <-done:
@@ -41,15 +44,20 @@ func catch(cancel context.CancelCauseFunc) (done chan struct{}) {
 	return done
 }
 
+// setDefault gives a signal its default action. Go's own reset would leave the
+// runtime's handler in place.
+func setDefault(s unix.Signal) {
+	// The kernel's struct sigaction, all zero: SIG_DFL. It can't fail for a
+	// signal that exists.
+	var action [4]uint64
+	_, _, _ = unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(s), uintptr(unsafe.Pointer(&action)), 0, 8, 0, 0)
+}
+
 // dieBy ends the process by a signal's default action.
 func dieBy(s unix.Signal) {
-	// The kernel's struct sigaction, all zero: SIG_DFL. Go's own reset would
-	// leave the runtime's handler in place.
-	var action [4]uint64
-	if _, _, errno := unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(s), uintptr(unsafe.Pointer(&action)), 0, 8, 0, 0); errno == 0 {
-		_ = unix.Kill(unix.Getpid(), s) // our own process is always there
-	}
-	// The signal may be blocked on this thread; it is not on the others.
+	setDefault(s)
+	_ = unix.Kill(unix.Getpid(), s) // our own process is always there
+	// It may be delivered to another thread, a moment later.
 	time.Sleep(exitTimeout)
 	os.Exit(128 + int(s))
 }
