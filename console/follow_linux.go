@@ -76,7 +76,7 @@ func Follow(path string, o FollowOptions) (*Follower, error) {
 func (fl *Follower) begin(o FollowOptions) error {
 	if o.From != nil {
 		if *o.From < 0 {
-			return fmt.Errorf("From: %d is negative", *o.From)
+			return fmt.Errorf("offset %d to follow from (FollowOptions.From) is negative", *o.From)
 		}
 		fl.off = *o.From
 		return nil

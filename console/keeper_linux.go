@@ -95,9 +95,7 @@ func (k *Keeper) Add(path string, maxBytes int64) (*Kept, error) {
 }
 
 func (kept *Kept) add() error {
-	// Whether holes can be punched is tried where there is nothing, behind the
-	// end of the file; other errors, such as EFBIG, come from trying it there.
-	if err := punch(kept.file, 1<<40, 4096); errors.Is(err, ErrNoHoles) {
+	if err := tryPunch(kept.file); err != nil {
 		return err
 	}
 	k := kept.keeper
@@ -128,6 +126,27 @@ func (kept *Kept) add() error {
 		return err
 	}
 	return nil
+}
+
+// tryPunch is ErrNoHoles where holes can't be punched. It tries far behind the
+// end of the file, where there is nothing, and not so far that the file system
+// refuses the offset before anything else.
+func tryPunch(f *os.File) error {
+	st, err := stat(f)
+	if err != nil {
+		return err
+	}
+	const distance = 1 << 28 // nobody writes that much meanwhile
+	for off := int64(1 << 40); off >= st.Size+distance; off /= 2 {
+		err := punch(f, off, 4096)
+		switch {
+		case err == nil:
+			return nil
+		case !errors.Is(err, unix.EFBIG):
+			return err
+		}
+	}
+	return nil // the first cut will tell
 }
 
 // check cuts the file when it nears its bound.

@@ -19,8 +19,8 @@ func Sanitize(b []byte, maxBytes int) string {
 	// Most of what is left out is short: a few times the result is enough input,
 	// which also bounds the work.
 	cut := false
-	if limit := 8*maxBytes + 4096; len(b) > limit {
-		b, cut = b[len(b)-limit:], true
+	if (len(b)-4096)/8 > maxBytes {
+		b, cut = b[len(b)-(8*maxBytes+4096):], true
 		for len(b) > 0 && !utf8.RuneStart(b[0]) {
 			b = b[1:]
 		}
