@@ -62,7 +62,7 @@ func (e *Engine) Attach(ctx context.Context, cfg *fcemu.Config, section, id stri
 		if err != nil {
 			return err
 		}
-		return e.files.attachNIC(n)
+		return e.files.attachNIC(cfg, n)
 	case "vsock":
 		return e.attachVsock(ctx, cfg.Vsock)
 	case "balloon":
@@ -203,15 +203,17 @@ func checkNIC(n *fcemu.NetworkInterface) error {
 	return nil
 }
 
-// attachNIC first drops what the interface had, as the original does: its TAP
-// may be the same.
-func (r *resources) attachNIC(n *fcemu.NetworkInterface) error {
+// attachNIC first drops what the interface had, as the original does, and the
+// TAPs of interfaces that are gone: the new one's may be the same.
+func (r *resources) attachNIC(cfg *fcemu.Config, n *fcemu.NetworkInterface) error {
+	for id, tap := range r.taps {
+		if _, err := findNIC(cfg, id); err != nil || id == n.IfaceID {
+			tap.Close()
+			delete(r.taps, id)
+		}
+	}
 	if err := checkNIC(n); err != nil {
 		return err
-	}
-	if old := r.taps[n.IfaceID]; old != nil {
-		old.Close()
-		delete(r.taps, n.IfaceID)
 	}
 	tap, err := openTAP(n.HostDevName)
 	if err != nil {

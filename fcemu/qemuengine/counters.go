@@ -4,6 +4,7 @@ package qemuengine
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/tangle-network/microvm/fcemu"
@@ -12,8 +13,8 @@ import (
 // countersTimeout bounds a look at QEMU's statistics.
 const countersTimeout = 2 * time.Second
 
-// Counters are the block and serial port counters. When QEMU does not answer
-// only the latter are there.
+// Counters are the block and serial port counters. The former are those of
+// QEMU's last answer when it gives none.
 func (e *Engine) Counters() map[string]uint64 {
 	c := map[string]uint64{}
 	if e.vm == nil {
@@ -25,20 +26,11 @@ func (e *Engine) Counters() map[string]uint64 {
 	c["uart.rate_limiter_dropped_bytes"] = s.limited.Load()
 	c["uart.missed_write_count"] = s.lost.Load()
 
-	var stats []struct {
-		Stats struct {
-			ReadBytes  uint64 `json:"rd_bytes"`
-			WriteBytes uint64 `json:"wr_bytes"`
-			Reads      uint64 `json:"rd_operations"`
-			Writes     uint64 `json:"wr_operations"`
-			Flushes    uint64 `json:"flush_operations"`
-		} `json:"stats"`
-	}
 	ctx, cancel := context.WithTimeout(context.Background(), countersTimeout)
 	defer cancel()
-	if err := e.vm.qmp.get(ctx, &stats, "query-blockstats", nil); err != nil {
+	stats, err := e.vm.blockStats(ctx)
+	if err != nil {
 		e.logf(fcemu.LevelWarn, "No block statistics: %v.", err)
-		return c
 	}
 	// The order is that of the devices. One sum, and one for each drive.
 	for i, d := range e.vm.disks {
@@ -55,4 +47,30 @@ func (e *Engine) Counters() map[string]uint64 {
 		}
 	}
 	return c
+}
+
+// diskStats is one entry of QEMU's query-blockstats.
+type diskStats struct {
+	Stats struct {
+		ReadBytes  uint64 `json:"rd_bytes"`
+		WriteBytes uint64 `json:"wr_bytes"`
+		Reads      uint64 `json:"rd_operations"`
+		Writes     uint64 `json:"wr_operations"`
+		Flushes    uint64 `json:"flush_operations"`
+	} `json:"stats"`
+}
+
+// blockStats asks QEMU, or remembers its last answer when QEMU is gone.
+func (v *vm) blockStats(ctx context.Context) ([]diskStats, error) {
+	var stats []diskStats
+	err := v.qmp.get(ctx, &stats, "query-blockstats", nil)
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	switch {
+	case err == nil:
+		v.lastStats = stats
+	case errors.Is(err, errQMPClosed):
+		err = nil
+	}
+	return v.lastStats, err
 }

@@ -18,8 +18,6 @@ import (
 // the start of the guest, as it does under Firecracker.
 type Options struct {
 	fcemu.EngineOptions
-	// Dir is where short-lived sockets are made (default os.TempDir()).
-	Dir string
 	// QEMU and VhostDeviceVsock name the programs; by default
 	// qemu-system-x86_64 and vhost-device-vsock are looked up in PATH.
 	QEMU, VhostDeviceVsock string
@@ -71,6 +69,9 @@ func New(opt Options) (fcemu.Engine, error) {
 	}
 	e := &Engine{opt: opt, qemu: qemu, accel: accel, files: newResources(), ended: make(chan fcemu.End, 1)}
 	e.logf(fcemu.LevelInfo, "The qemu engine runs %s with %s.", qemu, accel.why)
+	if opt.BootTimer {
+		e.logf(fcemu.LevelWarn, "The qemu engine has no device for --boot-timer: no boot time will be logged.")
+	}
 	return e, nil
 }
 
@@ -112,7 +113,7 @@ func (e *Engine) Start(ctx context.Context, cfg *fcemu.Config) error {
 	if err != nil {
 		return err
 	}
-	m := machine{kernel: handPath(e.files.kernel), bootArgs: bootArgs(cfg.BootSource.BootArgs, rootOf(cfg))}
+	m := machine{kernel: handPath(e.files.kernel), bootArgs: bootArgs(cfg.BootSource.BootArgs, rootOf(cfg), e.accel.name)}
 	if e.files.initrd != nil {
 		m.initrd = handPath(e.files.initrd)
 	}
@@ -198,6 +199,7 @@ func (e *Engine) Resume(ctx context.Context) error {
 		return err
 	}
 	e.vm.paused = false
+	e.awaitVsock()
 	if e.vm.keysWaiting {
 		e.vm.keysWaiting = false
 		return e.vm.ctrlAltDel(ctx)
@@ -221,6 +223,9 @@ func (e *Engine) CtrlAltDel(ctx context.Context) error {
 
 // Close kills the guest and everything around it.
 func (e *Engine) Close() error {
+	if e.vsock != nil {
+		e.vsock.stopWaiting()
+	}
 	if e.vm != nil {
 		e.vm.abandon()
 		e.vm = nil

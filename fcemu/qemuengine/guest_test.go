@@ -7,276 +7,277 @@ import (
 	"context"
 	"os"
 	"path/filepath"
-	"sync"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/tangle-network/microvm/fcemu"
 )
 
-// guestFiles is the directory with vmlinux, initrd and rootfs.ext4 for the
-// tests with a real guest; its console prints "tick N" and has a shell.
-func guestFiles(t *testing.T) string {
-	t.Helper()
-	dir := os.Getenv("MICROVM_TEST_GUEST")
-	if dir == "" {
-		t.Skip("MICROVM_TEST_GUEST names no directory with vmlinux, initrd and rootfs.ext4: no real guest is booted")
+const (
+	hostIP  = "172.16.0.1"
+	guestIP = "172.16.0.2"
+)
+
+// A boot is what costs time here, so one guest serves many questions, and its
+// clones the rest.
+func TestLinuxGuest(t *testing.T) {
+	t.Parallel()
+	files := guestFiles(t)
+	g := newGuest(t)
+	g.boot(deviceConfig(t, files, g))
+
+	t.Run("PauseStopsItsClock", g.in(testPause))
+	t.Run("ItsDriveTakesAnotherFileAndAnotherLimit", g.in(testPatchDrive))
+	t.Run("ItsBalloonGrowsAndTellsOfItself", g.in(testBalloon))
+	t.Run("ItHasEntropy", g.in(func(g *guest) {
+		g.shell("cat /sys/class/misc/hw_random/rng_current", "virtio_rng.0")
+		g.shell("head -c 16 /dev/hwrng | wc -c | sed s/^/bytes:/", "bytes:16")
+	}))
+	t.Run("ItReachesTheHost", g.in(testPing))
+	t.Run("ItIsCounted", g.in(testCounters))
+	if t.Failed() {
+		return
 	}
-	return dir
+	s := takeGolden(g)
+	if t.Failed() {
+		return
+	}
+	t.Run("Clones", func(t *testing.T) { testClones(t, s) })
+	t.Run("End", func(t *testing.T) { testEnds(t, s) })
+	t.Run("BadSnapshots", func(t *testing.T) { testBadSnapshots(t, s) })
+	s.checkUntouched(t)
 }
 
-// guest is an engine with a console.
-type guest struct {
-	*Engine
-	t       *testing.T
-	console *consoleReader
-	keys    *os.File
-	dir     string
-	cfg     *fcemu.Config
-}
-
-// newGuest makes an engine whose serial port is two pipes of ours.
-func newGuest(t *testing.T, dir string) *guest {
-	t.Helper()
-	inR, inW, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	outR, outW, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	// A test's end waits for the engine's Close, so nothing is logged after it.
-	log := func(_ fcemu.Level, msg string) { t.Log(msg) }
-	e, err := New(Options{EngineOptions: fcemu.EngineOptions{Log: log, Stdin: int(inR.Fd()), Stdout: int(outW.Fd())}})
-	if err != nil {
-		t.Skipf("no QEMU: %v", err)
-	}
-	g := &guest{Engine: e.(*Engine), t: t, console: newConsoleReader(outR), keys: inW, dir: dir}
-	t.Cleanup(func() {
-		if err := g.Close(); err != nil {
-			t.Errorf("Close: %v", err)
-		}
-		inR.Close()
-		inW.Close()
-		outW.Close()
-		<-g.console.done
-	})
-	return g
-}
-
-// bootConfig is a guest with its own copy of the root disk.
-func bootConfig(t *testing.T, files, dir string) *fcemu.Config {
-	t.Helper()
-	root := filepath.Join(dir, "rootfs.ext4")
-	b, err := os.ReadFile(filepath.Join(files, "rootfs.ext4"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(root, b, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	initrd := filepath.Join(files, "initrd")
-	return &fcemu.Config{
-		BootSource: fcemu.BootSource{
-			KernelImagePath: filepath.Join(files, "vmlinux"), InitrdPath: &initrd,
-			BootArgs: ptr("console=ttyS0 reboot=k panic=1 quiet pci=off"),
-		},
-		Machine: fcemu.MachineConfig{VCPUCount: 1, MemSizeMiB: 128, HugePages: "None"},
-		Drives:  []fcemu.Drive{{DriveID: "rootfs", IsRootDevice: true, PathOnHost: &root, CacheType: "Unsafe"}},
+// in makes a subtest of a test on a shared guest.
+func (g *guest) in(f func(g *guest)) func(*testing.T) {
+	return func(t *testing.T) {
+		inner := *g
+		inner.t = t
+		f(&inner)
 	}
 }
 
-func ptr[T any](v T) *T { return &v }
+// deviceConfig has one of each device but vsock, whose program may be missing.
+func deviceConfig(t *testing.T, files string, g *guest) *fcemu.Config {
+	cfg := bootConfig(t, files, g.dir)
+	data := filepath.Join(g.dir, "data")
+	if err := os.WriteFile(data, bytes.Repeat([]byte("first..\n"), 64<<10/8), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cfg.Drives = append(cfg.Drives, fcemu.Drive{DriveID: "data", PathOnHost: &data, CacheType: "Writeback"})
+	cfg.Balloon = &fcemu.Balloon{StatsPollingIntervalS: 1, DeflateOnOOM: true}
+	cfg.Entropy = &fcemu.Entropy{}
+	var err error
+	if g.net, err = newNamespace(t); err != nil {
+		t.Logf("no network interface is tested, it needs a network namespace: %v", err)
+		return cfg
+	}
+	cfg.NetworkInterfaces = []fcemu.NetworkInterface{{IfaceID: "eth0", HostDevName: "tap0", MTU: ptr(1400)}}
+	cfg.BootSource.BootArgs = ptr(*cfg.BootSource.BootArgs + " ip=" + guestIP + "::" + hostIP + ":255.255.255.252::eth0:off")
+	return cfg
+}
 
-// boot starts the guest and waits for its shell.
-func (g *guest) boot(cfg *fcemu.Config) {
-	g.t.Helper()
-	g.cfg = cfg
-	ctx := testContext(g.t)
-	if err := g.Attach(ctx, cfg, "boot-source", ""); err != nil {
+func testPause(g *guest) {
+	g.nextTick()
+	g.mustPause()
+	g.mustPause()
+	// What was printed before the pause may still be on its way.
+	time.Sleep(100 * time.Millisecond)
+	before := len(g.console.text())
+	time.Sleep(600 * time.Millisecond)
+	if after := len(g.console.text()); after != before {
+		g.t.Errorf("a paused guest printed %d bytes", after-before)
+	}
+	g.mustResume()
+	g.mustResume()
+	g.nextTick()
+}
+
+func testPatchDrive(g *guest) {
+	g.shell("head -c 5 /dev/vdb | sed s/^/it-is-/", "it-is-first")
+	other := filepath.Join(g.dir, "other")
+	if err := os.WriteFile(other, bytes.Repeat([]byte("second.\n"), 256<<10/8), 0o600); err != nil {
 		g.t.Fatal(err)
 	}
-	for _, d := range cfg.Drives {
-		if err := g.Attach(ctx, cfg, "drives", d.DriveID); err != nil {
+	// Another file, and 128 KiB a second from now on.
+	d := &g.cfg.Drives[1]
+	d.PathOnHost = &other
+	d.RateLimiter = &fcemu.RateLimiter{Bandwidth: &fcemu.TokenBucket{Size: 128 << 10, RefillTime: 1000}}
+	if err := g.Update(testContext(g.t), g.cfg, "drives", "data"); err != nil {
+		g.t.Fatal(err)
+	}
+	g.shell("until [ $(cat /sys/block/vdb/size) = 512 ]; do :; done; echo 3 > /proc/sys/vm/drop_caches; echo re''sized", "resized")
+	began := time.Now()
+	g.shell("tail -c 8 /dev/vdb | sed s/^/it-is-/; cat /dev/vdb > /dev/null; echo re''ad", "it-is-second")
+	g.expect("read")
+	if took := time.Since(began); took < 700*time.Millisecond {
+		g.t.Errorf("256 KiB at 128 KiB/s after a burst of 128 KiB took %v, want 1 s", took)
+	}
+	d.RateLimiter = nil
+	if err := g.Update(testContext(g.t), g.cfg, "drives", "data"); err != nil {
+		g.t.Fatal(err)
+	}
+	missing := *g.cfg
+	missing.Drives = []fcemu.Drive{*d}
+	missing.Drives[0].PathOnHost = ptr(filepath.Join(g.dir, "missing"))
+	if err := g.Update(testContext(g.t), &missing, "drives", "data"); err == nil {
+		g.t.Error("a missing file was taken")
+	}
+	g.shell("echo third > /dev/vdb && sync && echo wri''tten", "written")
+	if b, err := os.ReadFile(other); err != nil || !strings.HasPrefix(string(b), "third\n") {
+		g.t.Errorf("the file has %.20q, %v", b, err)
+	}
+}
+
+func testBalloon(g *guest) {
+	ctx := testContext(g.t)
+	g.cfg.Balloon.AmountMiB = 16
+	if err := g.Update(ctx, g.cfg, "balloon", ""); err != nil {
+		g.t.Fatal(err)
+	}
+	until(g, "the balloon has 16 MiB and statistics", func() bool {
+		s, err := g.BalloonStats(ctx)
+		if err != nil {
 			g.t.Fatal(err)
 		}
+		return s.ActualMiB == 16 && s.TargetMiB == 16 && s.TargetPages == 4096 && s.Guest["total_memory"] > 0
+	})
+	g.cfg.Balloon.AmountMiB = 128
+	if err := g.Update(ctx, g.cfg, "balloon", ""); err == nil {
+		g.t.Error("a balloon of all memory was taken")
 	}
-	if err := g.Start(ctx, cfg); err != nil {
-		g.t.Fatal(err)
+	g.cfg.Balloon.AmountMiB = 0
+	if err := g.Update(ctx, g.cfg, "balloon", ""); err != nil {
+		g.t.Error(err)
 	}
-	g.expect("GUEST-READY")
+	g.cfg.Balloon.StatsPollingIntervalS = 2
+	if err := g.Update(ctx, g.cfg, "balloon/statistics", ""); err != nil {
+		g.t.Error(err)
+	}
 }
 
-func testContext(t *testing.T) context.Context {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	t.Cleanup(cancel)
-	return ctx
-}
-
-func (g *guest) expect(marker string) {
+// until polls what no event announces.
+func until(g *guest, what string, done func() bool) {
 	g.t.Helper()
-	if err := g.console.wait(testContext(g.t), marker); err != nil {
-		g.t.Fatalf("%q did not appear: %v; console:\n%s", marker, err, g.console.text())
-	}
-}
-
-func (g *guest) typeLine(line string) {
-	g.t.Helper()
-	if _, err := g.keys.WriteString(line + "\n"); err != nil {
-		g.t.Fatal(err)
-	}
-}
-
-// end waits for the end of the guest.
-func (g *guest) end() fcemu.End {
-	g.t.Helper()
-	select {
-	case end := <-g.Ended():
-		return end
-	case <-testContext(g.t).Done():
-		g.t.Fatalf("the guest did not end; console:\n%s", g.console.text())
-	}
-	panic("unreachable")
-}
-
-// consoleReader collects what a guest prints.
-type consoleReader struct {
-	mu    sync.Mutex
-	all   []byte
-	grown chan struct{}
-	done  chan struct{}
-}
-
-func newConsoleReader(f *os.File) *consoleReader {
-	c := &consoleReader{grown: make(chan struct{}, 1), done: make(chan struct{})}
-	go func() {
-		defer close(c.done)
-		defer f.Close()
-		buf := make([]byte, 4096)
-		for {
-			n, err := f.Read(buf)
-			c.mu.Lock()
-			c.all = append(c.all, buf[:n]...)
-			c.mu.Unlock()
-			notify(c.grown, struct{}{})
-			if err != nil {
-				return
-			}
-		}
-	}()
-	return c
-}
-
-func (c *consoleReader) text() string {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return string(c.all)
-}
-
-// wait consumes the console up to and with the marker.
-func (c *consoleReader) wait(ctx context.Context, marker string) error {
-	for {
-		c.mu.Lock()
-		if i := bytes.Index(c.all, []byte(marker)); i >= 0 {
-			c.all = c.all[i+len(marker):]
-			c.mu.Unlock()
-			return nil
-		}
-		c.mu.Unlock()
+	ctx := testContext(g.t)
+	for !done() {
 		select {
-		case <-c.grown:
 		case <-ctx.Done():
-			return ctx.Err()
+			g.t.Fatalf("never: %s; console:\n%s", what, g.console.text())
+		case end := <-g.Ended():
+			g.t.Fatalf("before %s the guest ended: %+v", what, end)
+		case <-time.After(5 * time.Millisecond):
 		}
 	}
 }
 
-func TestGuestBootsAndRebootEndsIt(t *testing.T) {
-	t.Parallel()
-	files := guestFiles(t)
-	g := newGuest(t, t.TempDir())
-	g.boot(bootConfig(t, files, g.dir))
-	g.typeLine("reboot -f")
-	if end := g.end(); end.ExitCode != 0 {
-		t.Errorf("end = %+v, want exit code 0", end)
+func testPing(g *guest) {
+	if g.net == nil {
+		g.t.Skip("this user may not make a network namespace")
+	}
+	if err := g.net.address("tap0", [4]byte{172, 16, 0, 1}); err != nil {
+		g.t.Fatal(err)
+	}
+	g.shell("ping -c 1 -W 10 "+hostIP+" > /dev/null && echo host-ans''wers", "host-answers")
+	g.shell("cat /sys/class/net/eth0/mtu | sed s/^/mtu:/", "mtu:1400")
+}
+
+func testCounters(g *guest) {
+	c := g.Counters()
+	for _, name := range []string{"block.read_bytes", "block_rootfs.read_count", "block_data.write_bytes", "uart.write_count", "uart.read_count"} {
+		if c[name] == 0 {
+			g.t.Errorf("counter %s is 0", name)
+		}
 	}
 }
 
-func TestPanicEndsTheGuestWithCodeZero(t *testing.T) {
-	t.Parallel()
-	files := guestFiles(t)
-	g := newGuest(t, t.TempDir())
-	g.boot(bootConfig(t, files, g.dir))
-	g.typeLine("echo c > /proc/sysrq-trigger")
-	if end := g.end(); end.ExitCode != 0 {
-		t.Errorf("end = %+v, want exit code 0", end)
+// testEnds ends clones in every way.
+func testEnds(t *testing.T, s *golden) {
+	ends := []struct {
+		name, command, console string
+		code                   int
+	}{
+		{"RebootIsCodeZero", "reboot -f", "", 0},
+		{"PowerOffOfOurImagesIsCodeZero", "poweroff", "", 0},
+		{"PanicIsCodeZero", "echo c > /proc/sysrq-trigger", "Kernel panic", 0},
+		{"TripleFaultIsCodeOne", "echo triple > /sys/kernel/reboot/type; echo b > /proc/sysrq-trigger", "", 1},
 	}
-	g.expect("Kernel panic")
-}
-
-func TestTripleFaultEndsTheGuestWithCodeOne(t *testing.T) {
-	t.Parallel()
-	files := guestFiles(t)
-	g := newGuest(t, t.TempDir())
-	cfg := bootConfig(t, files, g.dir)
-	cfg.BootSource.BootArgs = ptr("console=ttyS0 reboot=t quiet")
-	g.boot(cfg)
-	g.typeLine("reboot -f")
-	if end := g.end(); g.accel.name == "tcg" && end.ExitCode != 1 {
-		t.Errorf("end = %+v, want exit code 1", end)
+	for _, e := range ends {
+		t.Run(e.name, func(t *testing.T) {
+			t.Parallel()
+			g := s.clone(t)
+			if e.code != 0 && g.accel.name != "tcg" {
+				t.Skip("QEMU tells a triple fault from a reset under TCG only")
+			}
+			g.mustResume()
+			g.typeLine(e.command)
+			if end := g.end(); end.ExitCode != e.code {
+				t.Errorf("end = %+v, want exit code %d", end, e.code)
+			}
+			if !strings.Contains(g.console.text(), e.console) {
+				t.Errorf("no %q on the console:\n%s", e.console, g.console.text())
+			}
+			if g.Counters()["block.read_bytes"] == 0 {
+				t.Error("the counters ended with the guest")
+			}
+		})
 	}
+	t.Run("PowerOffOfTheMachineIsNone", func(t *testing.T) { t.Parallel(); testPowerOff(s.clone(t)) })
+	t.Run("CtrlAltDelReboots", func(t *testing.T) { t.Parallel(); testCtrlAltDel(s.clone(t)) })
+	t.Run("DeathOfQEMUIsCodeOne", func(t *testing.T) {
+		t.Parallel()
+		g := s.clone(t)
+		if err := g.vm.child.cmd.Process.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		if end := g.end(); end.ExitCode != 1 || !strings.Contains(end.Reason, "QEMU") {
+			t.Errorf("end = %+v, want exit code 1 and QEMU in the reason", end)
+		}
+		if err := g.Resume(testContext(t)); err == nil {
+			t.Error("a dead guest was resumed")
+		}
+	})
 }
 
 // A power-off leaves the VMM running, and pausing, resuming and keys are no
 // errors then.
-func TestPowerOffIsNoEnd(t *testing.T) {
-	t.Parallel()
-	files := guestFiles(t)
-	g := newGuest(t, t.TempDir())
-	g.boot(bootConfig(t, files, g.dir))
-	g.typeLine("poweroff -f")
-	ctx := testContext(t)
-	for !g.vm.isHalted() {
-		select {
-		case end := <-g.Ended():
-			t.Fatalf("the guest ended: %+v", end)
-		case <-ctx.Done():
-			t.Fatalf("no power-off; console:\n%s", g.console.text())
-		case <-time.After(5 * time.Millisecond):
-		}
-	}
-	for _, step := range []func(context.Context) error{g.Pause, g.Pause, g.Resume, g.Resume, g.CtrlAltDel} {
+func testPowerOff(g *guest) {
+	g.mustResume()
+	g.typeLine("echo o > /proc/sysrq-trigger")
+	until(g, "the power is off", g.vm.isHalted)
+	ctx := testContext(g.t)
+	for _, step := range []func(context.Context) error{g.CtrlAltDel, g.Resume, g.Pause, g.Pause} {
 		if err := step(ctx); err != nil {
-			t.Error(err)
+			g.t.Error(err)
 		}
 	}
+	snap := g.snapshot("Full", g.t.TempDir())
+	if err := g.Resume(ctx); err != nil {
+		g.t.Error(err)
+	}
+	g.close()
 	select {
 	case end := <-g.Ended():
-		t.Errorf("the guest ended: %+v", end)
+		g.t.Errorf("the guest ended: %+v", end)
 	default:
+	}
+	c := restore(g.t, snap, "")
+	if err := c.Resume(ctx); err != nil {
+		g.t.Error(err)
+	}
+	if !c.vm.isHalted() {
+		g.t.Error("a clone of a guest without power runs")
 	}
 }
 
-func TestCtrlAltDelReboots(t *testing.T) {
-	t.Parallel()
-	files := guestFiles(t)
-	g := newGuest(t, t.TempDir())
-	g.boot(bootConfig(t, files, g.dir))
-	g.typeLine("echo 1 > /proc/sys/kernel/ctrl-alt-del; echo arm''ed")
-	g.expect("armed")
-	ctx := testContext(t)
-	// Pressed while the guest stands still, seen when it goes on.
-	if err := g.Pause(ctx); err != nil {
-		t.Fatal(err)
+// Pressed while the guest stands still, seen when it goes on.
+func testCtrlAltDel(g *guest) {
+	if err := g.CtrlAltDel(testContext(g.t)); err != nil {
+		g.t.Fatal(err)
 	}
-	if err := g.CtrlAltDel(ctx); err != nil {
-		t.Fatal(err)
-	}
-	if err := g.Resume(ctx); err != nil {
-		t.Fatal(err)
-	}
+	g.mustResume()
 	if end := g.end(); end.ExitCode != 0 {
-		t.Errorf("end = %+v, want exit code 0", end)
+		g.t.Errorf("end = %+v, want exit code 0", end)
 	}
 }

@@ -41,9 +41,10 @@ type serial struct {
 // files are QEMU's ends; the caller closes them once QEMU has them.
 func newSerial(cfg *fcemu.Serial, stdin, stdout int) (s *serial, vmIn, vmOut *os.File, err error) {
 	s = &serial{out: stdout, stdin: -1, drained: make(chan struct{}), fed: make(chan struct{})}
+	opened := s
 	defer func() {
 		if err != nil {
-			s.closeFiles()
+			opened.closeFiles()
 		}
 	}()
 	toFile := cfg != nil && cfg.SerialOutPath != nil

@@ -41,7 +41,7 @@ func (e *Engine) CreateSnapshot(ctx context.Context, cfg *fcemu.Config, p fcemu.
 	if !v.paused {
 		return errors.New("the guest is not paused")
 	}
-	if e.vsockPlugged() {
+	if e.vsock != nil && e.vsock.plugged {
 		return errors.New("the guest has not let go of its vsock device (it must be up and support ACPI hotplug), and QEMU can't save that device: resume it and try again later")
 	}
 	if v.stream == nil {

@@ -3,12 +3,13 @@
 package qemuengine
 
 import (
+	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -17,41 +18,6 @@ import (
 
 	"github.com/tangle-network/microvm/fcemu"
 )
-
-// nextTick waits for a whole line of the guest's counter.
-func (g *guest) nextTick() int {
-	g.t.Helper()
-	g.expect("\ntick ")
-	ctx := testContext(g.t)
-	for {
-		if line, _, ok := strings.Cut(g.console.text(), "\n"); ok {
-			n, err := strconv.Atoi(strings.TrimSpace(line))
-			if err != nil {
-				g.t.Fatalf("counter: %v", err)
-			}
-			return n
-		}
-		select {
-		case <-g.console.grown:
-		case <-ctx.Done():
-			g.t.Fatal("half a line of the counter")
-		}
-	}
-}
-
-func (g *guest) mustPause() {
-	g.t.Helper()
-	if err := g.Pause(testContext(g.t)); err != nil {
-		g.t.Fatal(err)
-	}
-}
-
-func (g *guest) mustResume() {
-	g.t.Helper()
-	if err := g.Resume(testContext(g.t)); err != nil {
-		g.t.Fatal(err)
-	}
-}
 
 // snapshot writes a snapshot of a paused guest into dir.
 func (g *guest) snapshot(kind, dir string) fcemu.SnapshotLoad {
@@ -65,10 +31,11 @@ func (g *guest) snapshot(kind, dir string) fcemu.SnapshotLoad {
 	return fcemu.SnapshotLoad{SnapshotPath: p.SnapshotPath, MemBackend: fcemu.MemBackend{BackendType: "File", BackendPath: p.MemFilePath}}
 }
 
-// restore loads a snapshot into a new engine, with a root disk of its own.
+// restore loads a snapshot into a new engine, in a network namespace of its
+// own and with its own copy of the root disk, if one is named.
 func restore(t *testing.T, p fcemu.SnapshotLoad, root string) *guest {
 	t.Helper()
-	g := newGuest(t, t.TempDir())
+	g := newGuest(t)
 	st, err := fcemu.OpenState(p.SnapshotPath)
 	if err != nil {
 		t.Fatal(err)
@@ -76,18 +43,17 @@ func restore(t *testing.T, p fcemu.SnapshotLoad, root string) *guest {
 	defer st.Close()
 	g.cfg = &st.Config
 	if root != "" {
-		own := filepath.Join(g.dir, "rootfs.ext4")
-		b, err := os.ReadFile(root)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(own, b, 0o600); err != nil {
-			t.Fatal(err)
-		}
+		own := copyFile(t, root, filepath.Join(g.dir, "rootfs.ext4"))
 		g.cfg.Drives[0].PathOnHost = &own
 	}
+	if len(g.cfg.NetworkInterfaces) > 0 {
+		if g.net, err = newNamespace(t); err != nil {
+			t.Fatal(err)
+		}
+	}
 	began := time.Now()
-	if err := g.LoadSnapshot(testContext(t), g.cfg, p, st.Blob); err != nil {
+	err = g.net.do(func() error { return g.LoadSnapshot(testContext(t), g.cfg, p, st.Blob) })
+	if err != nil {
 		t.Fatal(err)
 	}
 	t.Logf("loaded in %v", time.Since(began))
@@ -114,59 +80,83 @@ func blocks(t *testing.T, path string) (size, allocated int64) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return st.Size(), st.Sys().(*syscall.Stat_t).Blocks * 512
+	return st.Size(), blocksOf(st)
 }
 
-// One boot serves many questions: it is what costs time here.
-func TestSnapshotsAndClones(t *testing.T) {
-	t.Parallel()
-	files := guestFiles(t)
-	g := newGuest(t, t.TempDir())
-	g.boot(bootConfig(t, files, g.dir))
-	g.typeLine("echo in-memory > /tmp/kept; echo kept'': yes")
-	g.expect("kept: yes")
-	before := g.nextTick()
+func blocksOf(st os.FileInfo) int64 { return st.Sys().(*syscall.Stat_t).Blocks * 512 }
+
+// golden is a snapshot of a guest at its shell, for clones.
+type golden struct {
+	load fcemu.SnapshotLoad
+	disk string // the root disk of the moment
+	tick int
+	sums [2]string
+}
+
+// takeGolden compares Full and Diff on the way; the guest goes on and is closed.
+func takeGolden(g *guest) *golden {
+	t := g.t
+	g.shell("echo in-memory > /tmp/kept; sync; echo kept'': yes", "kept: yes")
+	s := &golden{tick: g.nextTick()}
 	g.mustPause()
-	full := g.snapshot("Full", t.TempDir())
+	s.load = g.snapshot("Full", t.TempDir())
 	// A second one without a run in between.
 	diff := g.snapshot("Diff", t.TempDir())
-
+	full := s.load.MemBackend.BackendPath
 	size := g.vm.memSize
-	if n, on := blocks(t, full.MemBackend.BackendPath); n != size || on < size {
+	if n, on := blocks(t, full); n != size || on < size {
 		t.Errorf("Full memory file: %d bytes, %d on disk; want %d, fully allocated", n, on, size)
 	}
 	if n, on := blocks(t, diff.MemBackend.BackendPath); n != size || on >= size {
 		t.Errorf("Diff memory file: %d bytes, %d on disk; want %d, sparse", n, on, size)
 	}
-	if fileSum(t, full.MemBackend.BackendPath) != fileSum(t, diff.MemBackend.BackendPath) {
+	if fileSum(t, full) != fileSum(t, diff.MemBackend.BackendPath) {
 		t.Error("the first Diff differs from the Full")
 	}
-	sums := func() [2]string {
-		return [2]string{fileSum(t, full.SnapshotPath), fileSum(t, full.MemBackend.BackendPath)}
-	}
-	wantSums := sums()
-	disk := filepath.Join(t.TempDir(), "disk")
-	b, err := os.ReadFile(*g.cfg.Drives[0].PathOnHost)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(disk, b, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	s.disk = copyFile(t, *g.cfg.Drives[0].PathOnHost, filepath.Join(t.TempDir(), "disk"))
+	s.sums = s.sum(t)
 
-	// The guest goes on as if nothing had been.
+	// What fails leaves the guest as it was, and the state file behind.
+	bad := fcemu.SnapshotCreate{SnapshotPath: filepath.Join(t.TempDir(), "state"), MemFilePath: "/nowhere/memory"}
+	if err := g.CreateSnapshot(testContext(t), g.cfg, bad); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("memory into a missing directory: %v, want %v", err, os.ErrNotExist)
+	}
+	if _, err := os.Stat(bad.SnapshotPath); err != nil {
+		t.Errorf("the state file is gone after that: %v", err)
+	}
 	g.mustResume()
-	after := g.nextTick()
-	if after <= before || after > before+20 {
-		t.Errorf("counter after the snapshot: %d, before: %d", after, before)
+	if err := g.CreateSnapshot(testContext(t), g.cfg, bad); err == nil {
+		t.Error("a running guest was saved")
 	}
-	g.mustPause()
+	if n := g.nextTick(); n <= s.tick || n > s.tick+20 {
+		t.Errorf("counter after the snapshot: %d, before: %d", n, s.tick)
+	}
+	g.close()
+	return s
+}
 
-	// Two clones at once, each with the counter and the files of the moment.
+func (s *golden) sum(t *testing.T) [2]string {
+	return [2]string{fileSum(t, s.load.SnapshotPath), fileSum(t, s.load.MemBackend.BackendPath)}
+}
+
+func (s *golden) checkUntouched(t *testing.T) {
+	if s.sum(t) != s.sums {
+		t.Error("the clones changed the snapshot's files")
+	}
+}
+
+func (s *golden) clone(t *testing.T) *guest {
+	t.Helper()
+	return restore(t, s.load, s.disk)
+}
+
+// Two clones at once, each with the counter, the files and the network of the
+// moment; then a clone of a clone.
+func testClones(t *testing.T, s *golden) {
 	var clones [2]*guest
 	var wg sync.WaitGroup
 	for i := range clones {
-		wg.Go(func() { clones[i] = restore(t, full, disk) })
+		wg.Go(func() { clones[i] = s.clone(t) })
 	}
 	wg.Wait()
 	for _, c := range clones {
@@ -176,47 +166,107 @@ func TestSnapshotsAndClones(t *testing.T) {
 		c.mustResume()
 	}
 	for _, c := range clones {
-		if n := c.nextTick(); n <= before || n > before+20 {
-			t.Errorf("counter of a clone: %d, at the snapshot: %d", n, before)
+		if n := c.nextTick(); n <= s.tick || n > s.tick+20 {
+			t.Errorf("counter of a clone: %d, at the snapshot: %d", n, s.tick)
 		}
-		c.typeLine("cat /tmp/kept; touch /new && sync && echo wrote''-it")
-		c.expect("in-memory")
+		c.shell("cat /tmp/kept; touch /new && sync && echo wrote''-it", "in-memory")
 		c.expect("wrote-it")
-	}
-	if got := sums(); got != wantSums {
-		t.Error("the clones changed the snapshot's files")
+		if c.net != nil {
+			testPing(c)
+		}
 	}
 
-	// A clone's own snapshot, a Diff onto a copy of its base, after the base is gone.
-	c := clones[0]
-	if err := c.Close(); err != nil {
-		t.Fatal(err)
-	}
-	c = clones[1]
-	c.typeLine("echo second > /tmp/kept; echo changed'': yes")
-	c.expect("changed: yes")
-	second := c.nextTick()
+	// A clone's own snapshot: a Diff onto a copy of its base, whose name is gone.
+	clones[0].close()
+	c := clones[1]
+	c.shell("echo second > /tmp/kept; echo changed'': yes", "changed: yes")
+	tick := c.nextTick()
 	c.mustPause()
 	dir := t.TempDir()
-	if err := os.Rename(full.MemBackend.BackendPath, filepath.Join(dir, "memory")); err != nil {
-		t.Fatal(err)
-	}
+	copyFile(t, s.load.MemBackend.BackendPath, filepath.Join(dir, "memory"))
 	merged := c.snapshot("Diff", dir)
 	whole := c.snapshot("Full", t.TempDir())
 	if fileSum(t, merged.MemBackend.BackendPath) != fileSum(t, whole.MemBackend.BackendPath) {
 		t.Error("a Diff written over its base is not the whole memory")
 	}
-	if err := c.Close(); err != nil {
+	c.close()
+	d := newGuest(t)
+	st, err := fcemu.OpenState(merged.SnapshotPath)
+	if err != nil {
 		t.Fatal(err)
 	}
-	d := restore(t, merged, *c.cfg.Drives[0].PathOnHost)
-	d.mustResume()
-	if n := d.nextTick(); n <= second || n > second+20 {
-		t.Errorf("counter of the clone's clone: %d, at the snapshot: %d", n, second)
+	defer st.Close()
+	d.cfg, d.net = &st.Config, c.net
+	d.cfg.Serial = &fcemu.Serial{SerialOutPath: ptr(filepath.Join(d.dir, "serial"))}
+	err = d.net.do(func() error { return d.LoadSnapshot(testContext(t), d.cfg, merged, st.Blob) })
+	if err != nil {
+		t.Fatal(err)
 	}
-	d.typeLine("cat /tmp/kept; reboot -f")
-	d.expect("second")
-	if end := d.end(); end.ExitCode != 0 {
-		t.Errorf("end of a clone = %+v, want exit code 0", end)
+	d.mustResume()
+	want := fmt.Sprintf("tick %d", tick+2)
+	until(d, want+" in the file of the serial port", func() bool {
+		b, err := os.ReadFile(*d.cfg.Serial.SerialOutPath)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.Contains(string(b), want)
+	})
+}
+
+// A snapshot that can't be loaded is an error, and nothing is left of it.
+func testBadSnapshots(t *testing.T, s *golden) {
+	st, err := fcemu.OpenState(s.load.SnapshotPath)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer st.Close()
+	blob, err := io.ReadAll(st.Blob)
+	if err != nil {
+		t.Fatal(err)
+	}
+	short := filepath.Join(t.TempDir(), "short")
+	if err := os.WriteFile(short, []byte("short"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cancelled, cancel := context.WithCancel(t.Context())
+	cancel()
+	for _, c := range []struct {
+		name string
+		ctx  context.Context
+		blob string
+		edit func(*fcemu.Config, *fcemu.SnapshotLoad)
+		want string
+	}{
+		{"CutStream", t.Context(), string(blob[:len(blob)/2]), nil, "load the devices"},
+		{"NoHeader", t.Context(), "", nil, "engine's state"},
+		{"OtherAccelerator", t.Context(), `{"accelerator":"hvf"}` + "\n", nil, "hvf"},
+		{"OtherQEMU", t.Context(), strings.Replace(string(blob), `"qemu":"`, `"qemu":"0.`, 1), nil, "QEMU 0."},
+		{"ShortMemory", t.Context(), string(blob), func(_ *fcemu.Config, p *fcemu.SnapshotLoad) { p.MemBackend.BackendPath = short }, "5 bytes"},
+		{"MissingMemory", t.Context(), string(blob), func(_ *fcemu.Config, p *fcemu.SnapshotLoad) { p.MemBackend.BackendPath += ".no" }, "no such file"},
+		{"MissingDisk", t.Context(), string(blob), func(cfg *fcemu.Config, _ *fcemu.SnapshotLoad) { cfg.Drives[0].PathOnHost = ptr("/nowhere/disk") }, "/nowhere/disk"},
+		{"OtherDevices", t.Context(), string(blob), func(cfg *fcemu.Config, _ *fcemu.SnapshotLoad) { cfg.Entropy = nil }, "load the devices"},
+		{"Uffd", t.Context(), string(blob), func(_ *fcemu.Config, p *fcemu.SnapshotLoad) { p.MemBackend.BackendType = "Uffd" }, "Uffd"},
+		{"ClockRealtime", t.Context(), string(blob), func(_ *fcemu.Config, p *fcemu.SnapshotLoad) { p.ClockRealtime = true }, "clock_realtime"},
+		{"CancelledContext", cancelled, string(blob), nil, "canceled"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			g := newGuest(t)
+			cfg, p := st.Config, s.load
+			cfg.Drives = append([]fcemu.Drive(nil), cfg.Drives...)
+			if c.edit != nil {
+				c.edit(&cfg, &p)
+			}
+			if len(cfg.NetworkInterfaces) > 0 {
+				var err error
+				if g.net, err = newNamespace(t); err != nil {
+					t.Fatal(err)
+				}
+			}
+			err := g.net.do(func() error { return g.LoadSnapshot(c.ctx, &cfg, p, strings.NewReader(c.blob)) })
+			if err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("error %v, want %q in it", err, c.want)
+			}
+		})
 	}
 }

@@ -47,6 +47,7 @@ type vm struct {
 	halted    bool // power-off: the vCPUs will never run again
 	migration chan string
 	unplugged chan bool // the vsock device left (true) or refused (false)
+	lastStats []diskStats
 }
 
 // disk is the present file of one drive.
@@ -97,7 +98,7 @@ func (e *Engine) spawn(ctx context.Context, cfg *fcemu.Config, m machine, mem *o
 		m.nics[i].fd = 3 + len(passed)
 		passed = append(passed, tap)
 	}
-	if e.vsock != nil && !m.incoming {
+	if cfg.Vsock != nil && !m.incoming {
 		c, err := e.vsock.connection(ctx)
 		if err != nil {
 			return nil, err
@@ -234,6 +235,8 @@ func (v *vm) watch(e *Engine) {
 	select {
 	case <-v.reset:
 		ctx, cancel := context.WithTimeout(context.Background(), quitTimeout)
+		// For the metrics' last flush; without an answer there are older ones.
+		_, _ = v.blockStats(ctx)
 		// A refusal or a time-out is answered by the kill that follows.
 		_, err := v.qmp.run(ctx, "quit", nil)
 		if err == nil {
