@@ -1,6 +1,7 @@
 package firecracker
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -65,7 +66,7 @@ type Config struct {
 
 	// failpoint is called at every stage boundary of every verb; tests fail or
 	// kill there.
-	failpoint func(name string) error
+	failpoint func(ctx context.Context, name string) error
 }
 
 // DefaultBootArgs makes the serial port the console, and a reboot or a panic end

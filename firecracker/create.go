@@ -131,14 +131,15 @@ func (o *op) created(l *launched) error {
 
 // finish commits a verb, and from then on watches the VMM.
 func (o *op) finish(m *machine, saved failpoint) error {
+	// Known before the record is seen: a query would adopt it otherwise.
+	if m != nil {
+		o.r.register(o.Rec.UID, m)
+	}
 	if err := o.Save(); err != nil {
 		return o.fail(err)
 	}
 	o.undo.keep()
-	if m != nil {
-		o.r.register(o.Rec.UID, m)
-	}
-	if err := o.r.fail(saved); err != nil {
+	if err := o.r.fail(o.ctx, saved); err != nil {
 		return o.fail(err)
 	}
 	if err := o.ClearIntent(); err != nil {

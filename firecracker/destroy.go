@@ -76,7 +76,7 @@ func (o *op) destroy() error {
 	}
 	o.r.forget(o.Rec.UID)
 	o.Rec.Process = nil
-	if err := o.r.fail(fpDestroyKilled); err != nil {
+	if err := o.r.fail(o.ctx, fpDestroyKilled); err != nil {
 		return err
 	}
 	o.stage = "remove the files"
@@ -90,7 +90,7 @@ func (o *op) destroy() error {
 	if err := o.r.snaps.Sweep(o.Rec.UID); err != nil {
 		return err
 	}
-	if err := o.r.fail(fpDestroyCleaned); err != nil {
+	if err := o.r.fail(o.ctx, fpDestroyCleaned); err != nil {
 		return err
 	}
 	o.stage = "save the record"

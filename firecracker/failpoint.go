@@ -1,6 +1,9 @@
 package firecracker
 
-import "fmt"
+import (
+	"context"
+	"fmt"
+)
 
 // failpoint names a stage boundary: the work named by it is done, the next has
 // not begun.
@@ -49,11 +52,11 @@ const (
 )
 
 // fail runs the failpoint that a test has set.
-func (r *Runtime) fail(fp failpoint) error {
+func (r *Runtime) fail(ctx context.Context, fp failpoint) error {
 	if r.cfg.failpoint == nil {
 		return nil
 	}
-	if err := r.cfg.failpoint(string(fp)); err != nil {
+	if err := r.cfg.failpoint(ctx, string(fp)); err != nil {
 		return fmt.Errorf("failpoint %s: %w", fp, err)
 	}
 	return nil

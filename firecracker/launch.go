@@ -47,7 +47,7 @@ func (o *op) spawn() (*launched, error) {
 		return nil, fmt.Errorf("%w: start %s: %w", microvm.ErrHost, binary, err)
 	}
 	id := proc.Identity()
-	m := &machine{proc: proc, id: o.ID, ident: record.Process{PID: id.PID, StartTime: id.StartTime, BootID: id.BootID, Binary: binary}}
+	m := newMachine(proc, o.ID, record.Process{PID: id.PID, StartTime: id.StartTime, BootID: id.BootID, Binary: binary})
 	o.undo.push(func() error { return o.endProcess(m) })
 	if err := o.intend(func(in *record.Intent) { in.Process = &m.ident }); err != nil {
 		return nil, err
@@ -259,18 +259,7 @@ func (o *op) endProcess(m *machine) error {
 	return o.removeSockets()
 }
 
-// drop releases a machine, registered or not.
-func (r *Runtime) drop(uid string, m *machine) {
-	r.mu.Lock()
-	if r.machines[uid] == m {
-		delete(r.machines, uid)
-	}
-	r.mu.Unlock()
-	m.release()
-}
-
-// adoptLaunched puts a started VMM into the record; register it after the
-// commit.
+// adoptLaunched puts a started VMM into the record.
 func (o *op) adoptLaunched(l *launched, booted bool) {
 	p := l.ident
 	p.Booted = booted

@@ -76,7 +76,7 @@ func (o *op) at(fp failpoint) error {
 	if err := o.ctx.Err(); err != nil {
 		return err
 	}
-	return o.r.fail(fp)
+	return o.r.fail(o.ctx, fp)
 }
 
 // intend records what is about to happen.

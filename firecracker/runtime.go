@@ -140,6 +140,12 @@ type machine struct {
 	api  *fcapi.Client
 	path string // of the API socket that api connects to
 	kept []*console.Kept
+
+	released chan struct{} // closed by release
+}
+
+func newMachine(proc *vmm.Process, vmID string, ident record.Process) *machine {
+	return &machine{proc: proc, id: vmID, ident: ident, released: make(chan struct{})}
 }
 
 func (m *machine) setID(id string) {
@@ -179,6 +185,18 @@ func (m *machine) release() {
 	}
 	m.kept = nil
 	m.proc.Close()
+	if !m.isReleased() {
+		close(m.released)
+	}
+}
+
+func (m *machine) isReleased() bool {
+	select {
+	case <-m.released:
+		return true
+	default:
+		return false
+	}
 }
 
 func (m *machine) dead() bool {
@@ -215,13 +233,21 @@ func (r *Runtime) machine(rec *record.Record) (*machine, error) {
 	if err != nil {
 		return nil, err
 	}
-	m = &machine{proc: proc, ident: *p, id: rec.ID}
+	m = newMachine(proc, rec.ID, *p)
+	if known := r.register(rec.UID, m); known != m {
+		return known, nil
+	}
 	r.keep(m, r.store.Dir(rec.ID))
-	return r.register(rec.UID, m), nil
+	return m, nil
 }
 
 // keep takes the growing files of a VM into care.
 func (r *Runtime) keep(m *machine, dir string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.isReleased() {
+		return
+	}
 	for _, f := range []struct {
 		name string
 		max  int64
@@ -242,33 +268,46 @@ func (r *Runtime) keep(m *machine, dir string) {
 	}
 }
 
-// register makes a VMM known and watches for its death.
+// register makes a VMM known and watches for its death. It returns the one that
+// is known, if there is one for the same process, and releases m then.
 func (r *Runtime) register(uid string, m *machine) *machine {
 	r.mu.Lock()
-	if old := r.machines[uid]; old != nil {
-		if identity(&old.ident) == identity(&m.ident) {
-			r.mu.Unlock()
-			m.release()
-			return old
-		}
-		defer old.release()
-	}
-	if r.closed {
+	old := r.machines[uid]
+	switch {
+	case old == m || r.closed:
 		r.mu.Unlock()
 		return m
+	case old != nil && identity(&old.ident) == identity(&m.ident):
+		r.mu.Unlock()
+		m.release()
+		return old
 	}
 	r.machines[uid] = m
 	r.busy.Add(1)
 	r.mu.Unlock()
+	if old != nil {
+		old.release()
+	}
 	go func() {
 		defer r.busy.Done()
 		select {
 		case <-m.proc.Done():
 			r.died(uid, m)
+		case <-m.released:
 		case <-r.ctx.Done():
 		}
 	}()
 	return m
+}
+
+// drop releases a VMM, registered or not.
+func (r *Runtime) drop(uid string, m *machine) {
+	r.mu.Lock()
+	if r.machines[uid] == m {
+		delete(r.machines, uid)
+	}
+	r.mu.Unlock()
+	m.release()
 }
 
 // forget drops the VMM of a VM.
@@ -282,27 +321,30 @@ func (r *Runtime) forget(uid string) {
 	}
 }
 
-// died writes a death into the record. Queries show it already.
+// died writes a death into the record; queries show it already. It waits for the
+// verb that has the VM in hand, which may have been what ended the VMM.
 func (r *Runtime) died(uid string, m *machine) {
-	id := m.vmID()
-	if rec, err := r.store.Load(id); err != nil || rec.UID != uid {
-		// Another program has renamed the VM, or forgotten it.
-		if id = r.find(uid); id == "" {
-			r.forget(uid)
+	for _, id := range []string{m.vmID(), r.find(uid)} {
+		if id == "" {
+			continue
+		}
+		o, err := r.begin(r.ctx, "watch", id) // settles
+		if err != nil {
+			if !errors.Is(err, microvm.ErrVMNotFound) && r.ctx.Err() == nil {
+				r.cfg.Log.Error("the end of a VMM can't be recorded", "vm", id, "err", err)
+			}
+			continue
+		}
+		found := o.uid() == uid
+		o.end()
+		if found {
 			return
 		}
 	}
-	o, err := r.begin(r.ctx, "watch", id) // settles
-	if err != nil {
-		if !errors.Is(err, microvm.ErrVMNotFound) && r.ctx.Err() == nil {
-			r.cfg.Log.Error("the end of a VMM can't be recorded", "vm", id, "err", err)
-		}
-		return
-	}
-	o.end()
+	r.drop(uid, m)
 }
 
-// find is the id of the VM with this uid.
+// find is the id of the VM with this uid, which another program may have renamed.
 func (r *Runtime) find(uid string) string {
 	ids, err := r.store.IDs()
 	if err != nil {

@@ -181,7 +181,7 @@ func (o *op) publish(draft *snapshot.Draft, c captured, m snapshot.Manifest) err
 	}
 	// It exists now: what follows is for the next one.
 	o.undo.keep()
-	if err := o.r.fail(fpSnapshotPublished); err != nil {
+	if err := o.r.fail(o.ctx, fpSnapshotPublished); err != nil {
 		return err
 	}
 	if m.Pause > 0 {

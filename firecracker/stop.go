@@ -127,7 +127,7 @@ func (o *op) hibernate(m *machine) (microvm.StopReason, error) {
 	}
 	o.undo.keep()
 	o.Rec.Process, o.Rec.Hibernated, o.Rec.ColdBoot, o.Rec.Base = nil, true, false, nil
-	if err := errors.Join(removeFile(o.run(memoryFile)), o.r.fail(fpStopEnded)); err != nil {
+	if err := errors.Join(removeFile(o.run(memoryFile)), o.r.fail(o.ctx, fpStopEnded)); err != nil {
 		return none, err
 	}
 	return microvm.StopReason{Cause: microvm.StopHibernated}, nil
@@ -147,7 +147,7 @@ func (o *op) shutdown(m *machine) (microvm.StopReason, error) {
 	reason := exitReason(m)
 	reason.Cause, reason.Detail = microvm.StopShutdown, how
 	o.Rec.Process, o.Rec.ColdBoot, o.Rec.Base = nil, false, nil
-	return reason, o.r.fail(fpStopEnded)
+	return reason, o.r.fail(o.ctx, fpStopEnded)
 }
 
 // ask presses Ctrl-Alt-Del and waits until the VMM ends or the grace period is

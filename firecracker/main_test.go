@@ -1,0 +1,205 @@
+package firecracker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/tangle-network/microvm"
+	"github.com/tangle-network/microvm/internal/tinyguest"
+)
+
+// under is the VMM that the tests run on.
+var under struct {
+	binary string
+	real   bool
+	kernel string
+	rootfs string
+}
+
+func TestMain(m *testing.M) { os.Exit(run(m)) }
+
+func run(m *testing.M) int {
+	dir, err := os.MkdirTemp("", "microvm-firecracker-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(dir)
+	if err := prepare(dir); err != nil {
+		fmt.Fprintln(os.Stderr, "prepare the tests:", err)
+		return 1
+	}
+	code := m.Run()
+	if code == 0 {
+		if err := goleak.Find(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			code = 1
+		}
+	}
+	return code
+}
+
+// prepare takes the real VMM that MICROVM_TEST_FIRECRACKER names, or builds the
+// emulator, whose null engine needs nothing of the machine.
+func prepare(dir string) error {
+	under.kernel = filepath.Join(dir, "vmlinux")
+	if err := tinyguest.Write(under.kernel); err != nil {
+		return err
+	}
+	under.rootfs = filepath.Join(dir, "rootfs")
+	if err := os.WriteFile(under.rootfs, []byte(strings.Repeat("root disk\n", 1<<12)), 0o600); err != nil {
+		return err
+	}
+	if path := os.Getenv("MICROVM_TEST_FIRECRACKER"); path != "" {
+		under.binary, under.real = path, true
+		return nil
+	}
+	under.binary = filepath.Join(dir, "fcemu")
+	out, err := exec.Command("go", "build", "-o", under.binary, "github.com/tangle-network/microvm/cmd/fcemu").CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("build fcemu: %w: %s", err, out)
+	}
+	return nil
+}
+
+// testConfig is a configuration with a state directory of the test's own.
+func testConfig(t testing.TB) Config {
+	t.Helper()
+	c := Config{
+		StateDir: filepath.Join(t.TempDir(), "state"), Binary: under.binary,
+		Kernel: under.kernel, Rootfs: under.rootfs,
+		VCPUs: 1, MemoryMiB: 8,
+		ShutdownGrace: 2 * time.Second,
+		Log:           slog.New(slog.NewTextHandler(testWriter{t}, &slog.HandlerOptions{Level: slog.LevelWarn})),
+	}
+	if !under.real {
+		c.Env = []string{"FCEMU_ENGINE=null"}
+	}
+	return c
+}
+
+type testWriter struct{ t testing.TB }
+
+func (w testWriter) Write(b []byte) (int, error) {
+	w.t.Logf("runtime: %s", strings.TrimRight(string(b), "\n"))
+	return len(b), nil
+}
+
+// open opens a runtime that destroys its VMs when the test ends.
+func open(t testing.TB, c Config) *Runtime {
+	t.Helper()
+	r, err := Open(context.Background(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { closeAll(t, r) })
+	return r
+}
+
+func closeAll(t testing.TB, r *Runtime) {
+	views, err := r.ListVMs(context.Background())
+	if err != nil {
+		t.Errorf("ListVMs at the end: %v", err)
+	}
+	for _, v := range views {
+		if v.Status == microvm.StatusDestroyed {
+			continue
+		}
+		if err := r.DestroyVM(context.Background(), v.ID); err != nil {
+			t.Errorf("DestroyVM(%q) at the end: %v", v.ID, err)
+		}
+	}
+	if err := r.Close(); err != nil {
+		t.Errorf("Close: %v", err)
+	}
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func mustGet(t testing.TB, r *Runtime, id string) microvm.View {
+	t.Helper()
+	v, err := r.GetVM(context.Background(), id)
+	must(t, err)
+	return v
+}
+
+// eventually waits for what another process or goroutine brings about.
+func eventually(t testing.TB, what string, ok func() bool) {
+	t.Helper()
+	end := time.Now().Add(20 * time.Second)
+	for !ok() {
+		if time.Now().After(end) {
+			t.Fatalf("not within 20 s: %s", what)
+		}
+		time.Sleep(2 * time.Millisecond)
+	}
+}
+
+// holds stops verbs at a failpoint.
+type holds struct {
+	mu   sync.Mutex
+	next map[string]*hold
+}
+
+type hold struct{ entered, leave chan struct{} }
+
+func (h *holds) failpoint(ctx context.Context, name string) error {
+	h.mu.Lock()
+	one := h.next[name]
+	delete(h.next, name)
+	h.mu.Unlock()
+	if one == nil {
+		return nil
+	}
+	close(one.entered)
+	select {
+	case <-one.leave:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (h *holds) hold(name string) (entered <-chan struct{}, release func()) {
+	one := &hold{make(chan struct{}), make(chan struct{})}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.next == nil {
+		h.next = map[string]*hold{}
+	}
+	h.next[name] = one
+	return one.entered, sync.OnceFunc(func() {
+		h.mu.Lock()
+		if h.next[name] == one {
+			delete(h.next, name)
+		}
+		h.mu.Unlock()
+		close(one.leave)
+	})
+}
+
+// typeIn types into the guest's serial port.
+func typeIn(r *Runtime, id, keys string) error {
+	w, err := r.ConsoleInput(context.Background(), id)
+	if err != nil {
+		return err
+	}
+	_, err = w.Write([]byte(keys))
+	return errors.Join(err, w.Close())
+}
