@@ -1,6 +1,7 @@
 package console
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -55,6 +56,7 @@ type Follower struct {
 	closed  chan struct{}
 	once    sync.Once
 	off     int64
+	buf     []byte
 	pending *Chunk // what was there at the beginning
 }
 
@@ -122,8 +124,14 @@ func (fl *Follower) Next(ctx context.Context) (Chunk, error) {
 			return Chunk{}, fmt.Errorf("follow console: %w", os.ErrClosed)
 		}
 		c, err := fl.read()
-		if err != nil || len(c.Data) > 0 {
-			return c, err
+		if err != nil && isClosed(fl.closed) {
+			err = os.ErrClosed
+		}
+		if err != nil {
+			return Chunk{}, fmt.Errorf("follow console: %w", err)
+		}
+		if len(c.Data) > 0 {
+			return c, nil
 		}
 		if dead {
 			return Chunk{}, io.EOF
@@ -152,41 +160,41 @@ func (fl *Follower) wait(ctx context.Context) error {
 	return nil
 }
 
-// read returns what there is at the offset, or nothing.
+// read returns what there is at the offset, or nothing. The offset moves only
+// with what is delivered.
 func (fl *Follower) read() (Chunk, error) {
-	buf := make([]byte, chunkSize)
-	start := fl.off
+	if fl.buf == nil {
+		fl.buf = make([]byte, chunkSize)
+	}
+	off := fl.off
 	for {
-		n, err := fl.file.ReadAt(buf, fl.off)
+		n, err := fl.file.ReadAt(fl.buf, off)
 		if err != nil && !errors.Is(err, io.EOF) {
-			if isClosed(fl.closed) {
-				err = os.ErrClosed
-			}
-			return Chunk{}, fmt.Errorf("follow console: %w", err)
+			return Chunk{}, err
 		}
 		if n == 0 {
 			st, err := stat(fl.file)
 			if err != nil {
 				return Chunk{}, err
 			}
-			if st.Size < fl.off {
-				return Chunk{}, fmt.Errorf("follow %s: somebody cut it to %d bytes, at %d", fl.file.Name(), st.Size, fl.off)
+			if st.Size < off {
+				return Chunk{}, fmt.Errorf("%s: somebody cut it to %d bytes, at %d", fl.file.Name(), st.Size, off)
 			}
-			if st.Size == fl.off {
+			if st.Size == off {
 				return Chunk{}, nil
 			}
 			continue // it has grown since
 		}
-		at, err := dataFrom(fl.file, fl.off)
+		at, err := dataFrom(fl.file, off)
 		if err != nil {
 			return Chunk{}, err
 		}
-		if at > fl.off { // overtaken: what was read may be a hole
-			fl.off = at
+		if at > off { // overtaken: what was read may be a hole
+			off = at
 			continue
 		}
-		c := Chunk{Offset: fl.off, Missed: fl.off - start, Data: buf[:n:n]}
-		fl.off += int64(n)
+		c := Chunk{Offset: off, Missed: off - fl.off, Data: bytes.Clone(fl.buf[:n])}
+		fl.off = off + int64(n)
 		return c, nil
 	}
 }
