@@ -91,15 +91,16 @@ func (s *Store) lock(ctx context.Context, id string, wait bool) (*Locked, error)
 			return nil, err
 		}
 		release, err := s.acquire(ctx, dir, wait)
-		if err != nil {
-			dir.Close()
-			return nil, err
-		}
 		// While we waited the VM may have been renamed or forgotten.
 		same := sameFile(dir, path)
 		dir.Close()
+		if err != nil && (same || !errors.Is(err, os.ErrNotExist)) {
+			return nil, err
+		}
 		if !same {
-			release()
+			if err == nil {
+				release()
+			}
 			if err := ctx.Err(); err != nil {
 				return nil, err
 			}

@@ -107,9 +107,13 @@ func (s *Store) Load(id string) (*Record, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.mu.Lock()
-	s.cache[id] = cached{key, st.Mtim, rec}
-	s.mu.Unlock()
+	// A record that was just written may be replaced twice within one tick of the
+	// clock that mtime is taken from, and the first inode be used again.
+	if time.Since(time.Unix(st.Mtim.Unix())) > 50*time.Millisecond {
+		s.mu.Lock()
+		s.cache[id] = cached{key, st.Mtim, rec}
+		s.mu.Unlock()
+	}
 	return rec, nil
 }
 
