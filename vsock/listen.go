@@ -39,8 +39,13 @@ type Listener struct {
 // which is made here and removed by Close. A socket of that name that a dead
 // program left is replaced; it is an *InUseError when a process listens on it,
 // and an error when it is something other than a socket. The VMM needs the right
-// to write to the socket, which is made under the umask of this program.
+// to write to the socket, which is made under the umask of this program. Two
+// Listens for one socket and port at the same moment must be kept apart by the
+// caller.
 func Listen(socket string, port uint32) (*Listener, error) {
+	if _, err := fileName(socket); err != nil {
+		return nil, fmt.Errorf("listen on vsock port %d: %w", port, err)
+	}
 	path := socket + "_" + strconv.FormatUint(uint64(port), 10)
 	dir, name, err := openDir(path)
 	if err != nil {

@@ -14,15 +14,22 @@ import (
 // openDir opens the directory of a socket: through it the socket is reached,
 // however long the path is (a unix address holds 107 bytes).
 func openDir(path string) (dir *os.File, name string, err error) {
-	name = filepath.Base(path)
-	if path == "" || name == "." || name == ".." || name == "/" {
-		return nil, "", fmt.Errorf("%q is not the path of a socket", path)
-	}
-	if len(name) > 64 {
-		return nil, "", fmt.Errorf("socket %q: the file's name is longer than 64 bytes", path)
+	if name, err = fileName(path); err != nil {
+		return nil, "", err
 	}
 	dir, err = os.OpenFile(filepath.Dir(path), unix.O_PATH|unix.O_DIRECTORY, 0)
 	return dir, name, err
+}
+
+func fileName(path string) (string, error) {
+	name := filepath.Base(path)
+	if path == "" || name == "." || name == ".." || name == "/" {
+		return "", fmt.Errorf("%q is not the path of a socket", path)
+	}
+	if len(name) > 64 {
+		return "", fmt.Errorf("socket %q: the file's name is longer than 64 bytes", path)
+	}
+	return name, nil
 }
 
 func procPath(dir *os.File, name string) string {
