@@ -2,6 +2,7 @@ package fcemu
 
 import (
 	"fmt"
+	"math"
 	"strconv"
 	"unicode/utf8"
 )
@@ -178,7 +179,11 @@ func (p *jsonParser) number() (string, error) {
 			return "", p.fail("invalid number")
 		}
 	}
-	return string(p.in[start:p.pos]), nil
+	text := string(p.in[start:p.pos])
+	if f, err := strconv.ParseFloat(text, 64); err != nil && math.IsInf(f, 0) {
+		return "", &jsonError{"number out of range", p.pos}
+	}
+	return text, nil
 }
 
 func (p *jsonParser) str() (string, error) {

@@ -59,7 +59,7 @@ func appendNumber(out []byte, text string) []byte {
 		}
 	}
 	f, err := strconv.ParseFloat(text, 64)
-	if err != nil || math.IsInf(f, 0) {
+	if err != nil || math.IsInf(f, 0) { // the parser lets none through
 		return append(out, "null"...)
 	}
 	if abs := math.Abs(f); abs == 0 || abs >= 1e-5 && abs < 1e16 {

@@ -160,6 +160,7 @@ func checkDrive(d *Drive) (*os.File, *fault) {
 	if err != nil {
 		return nil, refuse("Drive config error: Unable to create the virtio block device: Virtio backend error: Error manipulating the backing file: " + osText(err))
 	}
+	d.RateLimiter = d.RateLimiter.enabled()
 	if d.IsReadOnly == nil {
 		d.IsReadOnly = new(bool)
 	}
