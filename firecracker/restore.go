@@ -83,6 +83,9 @@ func (r *Runtime) source(ctx context.Context, spec microvm.Spec) (m snapshot.Man
 	if err := json.Unmarshal(m.Spec, &out); err != nil {
 		return m, "", out, fmt.Errorf("%w: snapshot %q: its spec: %w", microvm.ErrHost, from.SnapshotID, err)
 	}
+	if err := out.Validate(); err != nil {
+		return m, "", out, fmt.Errorf("%w: snapshot %q: %w", microvm.ErrHost, from.SnapshotID, err)
+	}
 	if spec.Labels != nil {
 		out.Labels = spec.Labels
 	}
