@@ -15,15 +15,12 @@ import (
 	"github.com/tangle-network/microvm/image/internal/decompress"
 )
 
-const (
-	// maxUnpacked bounds what one package may unpack to, maxFiles how many files:
-	// a full distribution kernel has some 4,000 modules in 500 MiB.
-	maxUnpacked = 4 << 30
-	maxFiles    = 100_000
-)
+// maxUnpacked bounds what one package may unpack to: a full distribution kernel
+// has some 4,000 modules in 500 MiB. Each file takes at least 512 bytes of it.
+const maxUnpacked = 4 << 30
 
 // unpackDeb writes the files of a Debian package that an import may need (boot
-// images, modules and their indexes) below root, under lower-level names: boot/…
+// images, configuration, modules and their indexes) below root, under lower-level names: boot/…
 // and lib/modules/…. Nothing is installed, no script of the package is run, and
 // whatever else is in it is skipped.
 func unpackDeb(ctx context.Context, file string, root *os.Root) (err error) {
@@ -41,7 +38,7 @@ func unpackDeb(ctx context.Context, file string, root *os.Root) (err error) {
 		return fmt.Errorf("%q: data.tar: %w", file, err)
 	}
 	defer z.Close()
-	if err := unpackTar(ctx, tar.NewReader(z), root); err != nil {
+	if err := unpackTar(ctx, z, root, maxUnpacked); err != nil {
 		return fmt.Errorf("%q: data.tar: %w", file, err)
 	}
 	return nil
@@ -75,15 +72,23 @@ func findData(r io.Reader) (io.Reader, error) {
 	}
 }
 
-func unpackTar(ctx context.Context, t *tar.Reader, root *os.Root) error {
+// unpackTar stops after limit bytes of archive, and of contents: the two differ by
+// what is skipped, and by the holes of sparse files.
+func unpackTar(ctx context.Context, r io.Reader, root *os.Root, limit int64) error {
+	tooMuch := fmt.Errorf("it unpacks to more than %d bytes", limit)
+	bounded := &io.LimitedReader{R: r, N: limit}
+	t := tar.NewReader(bounded)
 	var total int64
-	for files := 0; ; files++ {
+	for {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
 		h, err := t.Next()
-		if errors.Is(err, io.EOF) {
+		if errors.Is(err, io.EOF) && bounded.N > 0 {
 			return nil
+		}
+		if bounded.N <= 0 {
+			return tooMuch
 		}
 		if err != nil {
 			return err
@@ -92,21 +97,25 @@ func unpackTar(ctx context.Context, t *tar.Reader, root *os.Root) error {
 		if !ok || h.Typeflag != tar.TypeReg {
 			continue
 		}
-		if total += h.Size; total > maxUnpacked || files > maxFiles {
-			return fmt.Errorf("it unpacks to more than %d bytes or %d files", maxUnpacked, maxFiles)
+		if total += h.Size; total > limit {
+			return tooMuch
 		}
-		if err := root.MkdirAll(path.Dir(name), 0o755); err != nil {
-			return err
-		}
-		out, err := root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o644)
-		if err != nil {
-			return err
-		}
-		_, err = io.Copy(out, t)
-		if err := errors.Join(err, out.Close()); err != nil {
+		if err := unpackFile(t, root, name); err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
 	}
+}
+
+func unpackFile(r io.Reader, root *os.Root, name string) error {
+	if err := root.MkdirAll(path.Dir(name), 0o755); err != nil {
+		return err
+	}
+	out, err := root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o644)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(out, r)
+	return errors.Join(err, out.Close())
 }
 
 // wanted maps the name in a package to where an import looks for it. Debian moved
@@ -117,7 +126,7 @@ func wanted(name string) (string, bool) {
 	base := path.Base(name)
 	switch {
 	case strings.HasPrefix(name, "boot/"):
-		return name, strings.HasPrefix(base, "vmlinu")
+		return name, strings.HasPrefix(base, "vmlinu") || strings.HasPrefix(base, "config-")
 	case strings.HasPrefix(name, "lib/modules/"):
 		return name, strings.HasPrefix(base, "modules.") || strings.HasPrefix(base, "vmlinu") || isModule(base)
 	}

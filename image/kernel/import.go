@@ -9,7 +9,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -35,6 +37,10 @@ type Source struct {
 	// Modules its folder of modules (/lib/modules/VERSION). Without Modules
 	// everything that a microVM needs must be built in.
 	Kernel, Modules string
+	// Config is the kernel's configuration, which tells what will not work. Empty
+	// means the one inside the kernel, in the packages, or next to Kernel
+	// (config-VERSION beside vmlinuz-VERSION), if there is one.
+	Config string
 }
 
 // Options of Import. Init is required.
@@ -63,9 +69,14 @@ type Kernel struct {
 	PVH bool `json:"pvh"`
 	// Modules are in the initrd, in load order; BuiltIn are those that need no
 	// loading; Missing are wanted ones that the kernel doesn't have.
+	// For a kernel without a folder of modules BuiltIn and Missing are known only
+	// if its configuration is.
 	Modules []string `json:"modules"`
 	BuiltIn []string `json:"built_in"`
 	Missing []string `json:"missing"`
+	// Warnings say what will not work with this kernel, a sentence each, as far as
+	// its configuration is known.
+	Warnings []string `json:"warnings"`
 	// Digests has the sha256 of each file by its name.
 	Digests map[string]string `json:"digests"`
 }
@@ -110,8 +121,8 @@ func (s Source) check() error {
 	if len(s.Packages) > 0 == (s.Kernel != "") {
 		return errors.New("a source is either packages (.deb) or a kernel with its folder of modules")
 	}
-	if len(s.Packages) > 0 && s.Modules != "" {
-		return errors.New("modules come from the packages: don't name a folder as well")
+	if len(s.Packages) > 0 && (s.Modules != "" || s.Config != "") {
+		return errors.New("modules and configuration come from the packages: don't name them as well")
 	}
 	return nil
 }
@@ -131,22 +142,23 @@ func unpackPackages(ctx context.Context, packages []string, dir string) (Source,
 			return Source{}, fmt.Errorf("package %w", err)
 		}
 	}
-	kernel, err := only(filepath.Join(dir, "boot/vmlinu*"), filepath.Join(dir, "lib/modules/*/vmlinu*"))
+	kernel, err := only(dir, "boot/vmlinu*", "lib/modules/*/vmlinu*")
 	if err != nil {
 		return Source{}, fmt.Errorf("boot image: %w; linux-image-cloud-amd64 itself is empty and names the real package in its dependencies", err)
 	}
-	modules, err := only(filepath.Join(dir, "lib/modules/*"))
+	modules, err := only(dir, "lib/modules/*")
 	if err != nil {
 		return Source{}, fmt.Errorf("modules: %w", err)
 	}
-	return Source{Kernel: kernel, Modules: modules}, nil
+	config, err := configBeside(kernel)
+	return Source{Kernel: kernel, Modules: modules, Config: config}, err
 }
 
-// only returns the single match of the patterns.
-func only(patterns ...string) (string, error) {
+// only returns the single match of the patterns below dir.
+func only(dir string, patterns ...string) (string, error) {
 	var all []string
 	for _, p := range patterns {
-		found, err := filepath.Glob(p)
+		found, err := fs.Glob(os.DirFS(dir), p) // dir's own name may have brackets
 		if err != nil {
 			return "", err
 		}
@@ -155,11 +167,11 @@ func only(patterns ...string) (string, error) {
 	if len(all) != 1 {
 		names := make([]string, len(all))
 		for i, a := range all {
-			names[i] = filepath.Base(a)
+			names[i] = path.Base(a)
 		}
 		return "", fmt.Errorf("the packages have %d, not one: %s", len(all), strings.Join(names, ", "))
 	}
-	return all[0], nil
+	return filepath.Join(dir, all[0]), nil
 }
 
 // build makes the files in dir.
@@ -184,25 +196,21 @@ func build(ctx context.Context, src Source, dir string, opts Options) (Kernel, e
 	if err != nil {
 		return Kernel{}, err
 	}
-	tree, err := readTree(src.Modules)
-	if err != nil {
-		return Kernel{}, err
-	}
-	sel, err := tree.choose(slices.Concat(wantedModules, opts.ExtraModules))
-	if err != nil {
-		return Kernel{}, err
-	}
-	for _, name := range opts.ExtraModules {
-		if slices.Contains(sel.missing, moduleName(name)) {
-			return Kernel{}, fmt.Errorf("the kernel has no module %q", name)
-		}
-	}
-	if src.Modules != "" {
-		if err := sel.check(); err != nil {
+	if src.Config == "" {
+		if src.Config, err = configBeside(src.Kernel); err != nil {
 			return Kernel{}, err
 		}
 	}
-	k := Kernel{Arch: arch, Version: sel.release, PVH: info.PVH, Modules: []string{}, BuiltIn: sel.builtin, Missing: sel.missing}
+	conf, err := findConfig(raw, src.Config)
+	if err != nil {
+		return Kernel{}, fmt.Errorf("kernel's configuration: %w", err)
+	}
+	sel, err := selectModules(src.Modules, conf, opts.ExtraModules)
+	if err != nil {
+		return Kernel{}, err
+	}
+	k := Kernel{Arch: arch, Version: sel.release, PVH: info.PVH, Modules: []string{}, BuiltIn: sel.builtin, Missing: sel.missing,
+		Warnings: conf.warnings(arch, opts.Compression)}
 	if k.Version == "" {
 		k.Version = versionOf(boot)
 	}
@@ -229,6 +237,39 @@ func build(ctx context.Context, src Source, dir string, opts Options) (Kernel, e
 		}
 	}
 	return k, nil
+}
+
+// selectModules reads the folder and chooses; without a folder, the configuration
+// says what is built in.
+func selectModules(dir string, conf config, extra []string) (selection, error) {
+	if dir == "" {
+		if len(extra) > 0 {
+			return selection{}, fmt.Errorf("module %q: a kernel that comes without its folder of modules has none", extra[0])
+		}
+		var s selection
+		s.builtin, s.missing = conf.builtIn()
+		if conf == nil {
+			return s, nil
+		}
+		if err := s.check(); err != nil {
+			return s, fmt.Errorf("%w; if it has modules, name their folder", err)
+		}
+		return s, nil
+	}
+	tree, err := readTree(dir)
+	if err != nil {
+		return selection{}, err
+	}
+	sel, err := tree.choose(slices.Concat(wantedModules, extra))
+	if err != nil {
+		return sel, err
+	}
+	for _, name := range extra {
+		if slices.Contains(sel.missing, moduleName(name)) {
+			return sel, fmt.Errorf("the kernel has no module %q", name)
+		}
+	}
+	return sel, sel.check()
 }
 
 // publish moves the files into place; the record goes last.

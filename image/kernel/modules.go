@@ -36,13 +36,9 @@ type moduleTree struct {
 	builtin map[string]bool
 }
 
-// readTree finds the modules below dir. With dir empty, the kernel is taken to
-// have everything built in.
+// readTree finds the modules below dir.
 func readTree(dir string) (moduleTree, error) {
 	t := moduleTree{modules: map[string]module{}, builtin: map[string]bool{}}
-	if dir == "" {
-		return t, nil
-	}
 	dir, err := filepath.EvalSymlinks(dir) // WalkDir follows no symlink, not even the first
 	if err != nil {
 		return t, err
