@@ -13,7 +13,10 @@ import (
 // very high limits that services have.
 const DefaultNoFile = 2048
 
-// Command describes a process to start.
+// Command describes a process to start. It inherits the three files below and no
+// other that this program has opened; but what this program itself was given
+// without close-on-exec (sockets of systemd, for example) goes on to it unless
+// the program sets that flag.
 type Command struct {
 	// Path is the binary; it must be absolute.
 	Path string

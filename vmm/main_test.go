@@ -89,6 +89,30 @@ func helper(mode string, args []string) error {
 		time.Sleep(time.Hour)
 	case "foreign-reaper":
 		return foreignReaper()
+	case "nonblock": // does to its descriptors what Firecracker does to its stdout
+		for fd := range 3 {
+			if err := syscall.SetNonblock(fd, true); err != nil {
+				return err
+			}
+		}
+		_, err := os.Stdout.WriteString("ready\n")
+		time.Sleep(time.Hour)
+		return err
+	case "complain": // and die
+		fmt.Fprintln(os.Stderr, "the kernel image is no kernel")
+		os.Exit(3)
+	case "leave": // as the jailer does with --new-pid-ns: the child is what counts
+		pid, err := syscall.ForkExec("/bin/sleep", []string{"sleep", "3600"}, &syscall.ProcAttr{Sys: &syscall.SysProcAttr{Setsid: true}})
+		if err != nil {
+			return err
+		}
+		fmt.Println(pid)
+	case "recycle":
+		return recycle()
+	case "signals":
+		return countSignals()
+	case "high-limit":
+		return startUnderAHighLimit(args[0])
 	default:
 		return fmt.Errorf("no helper %q", mode)
 	}
