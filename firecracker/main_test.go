@@ -16,6 +16,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/tangle-network/microvm"
+	"github.com/tangle-network/microvm/fcapi"
 	"github.com/tangle-network/microvm/internal/tinyguest"
 )
 
@@ -151,10 +152,21 @@ func eventually(t testing.TB, what string, ok func() bool) {
 	}
 }
 
-// holds stops verbs at a failpoint.
+// holds stops verbs at a failpoint, or fails them there.
 type holds struct {
 	mu   sync.Mutex
 	next map[string]*hold
+	errs map[string]error
+}
+
+// failNext makes the next verb that passes the failpoint fail.
+func (h *holds) failNext(name string, err error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.errs == nil {
+		h.errs = map[string]error{}
+	}
+	h.errs[name] = err
 }
 
 type hold struct{ entered, leave chan struct{} }
@@ -163,9 +175,11 @@ func (h *holds) failpoint(ctx context.Context, name string) error {
 	h.mu.Lock()
 	one := h.next[name]
 	delete(h.next, name)
+	err := h.errs[name]
+	delete(h.errs, name)
 	h.mu.Unlock()
-	if one == nil {
-		return nil
+	if one == nil || err != nil {
+		return err
 	}
 	close(one.entered)
 	select {
@@ -192,6 +206,49 @@ func (h *holds) hold(name string) (entered <-chan struct{}, release func()) {
 		h.mu.Unlock()
 		close(one.leave)
 	})
+}
+
+// pressKeys sends Ctrl-Alt-Del, past the runtime.
+func pressKeys(ctx context.Context, r *Runtime, id string) error {
+	c := fcapi.New(filepath.Join(r.store.Dir(id), runName, apiSocket))
+	defer c.Close()
+	return c.Do(ctx, fcapi.SendCtrlAltDelRequest(), nil)
+}
+
+// leftovers are the processes that work in the state directory, and the files
+// there that belong neither to snapshots nor to tombstones.
+func leftovers(stateDir string) []string {
+	left := []string{}
+	procs, err := filepath.Glob("/proc/[0-9]*/cwd")
+	if err != nil {
+		return []string{err.Error()}
+	}
+	for _, p := range procs {
+		if cwd, err := os.Readlink(p); err == nil && strings.HasPrefix(cwd, stateDir+"/") {
+			left = append(left, "process "+p+" in "+cwd)
+		}
+	}
+	err = filepath.WalkDir(stateDir, func(path string, d os.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		rel, err := filepath.Rel(stateDir, path)
+		if err != nil {
+			return err
+		}
+		parts := strings.Split(rel, "/")
+		switch {
+		case d.IsDir() && len(parts) <= 2, parts[0] == "snapshots" && len(parts) > 2:
+		case parts[0] == "vms" && len(parts) == 3 && (parts[2] == "vm.json" || parts[2] == "lock"):
+		default:
+			left = append(left, rel)
+		}
+		return nil
+	})
+	if err != nil {
+		left = append(left, err.Error())
+	}
+	return left
 }
 
 // typeIn types into the guest's serial port.
