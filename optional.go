@@ -75,7 +75,7 @@ type VsockDialer interface {
 // Waiter waits for a state.
 type Waiter interface {
 	// WaitVM returns the first view in which the VM has one of the states. It is
-	// ErrVMNotFound when the VM goes away.
+	// ErrVMNotFound when the VM goes away, and ErrInvalidSpec without states.
 	WaitVM(ctx context.Context, id string, states ...Status) (View, error)
 }
 

@@ -5,7 +5,8 @@
 //
 //   - FailNext orders failures: the next call of a verb fails as told.
 //   - HoldNext stops the next call of a verb half-way until the test lets it go.
-//   - GuestExits ends a guest, as a reboot, a panic or a killed VMM would.
+//   - GuestExits ends a guest, as a reboot or a panic would; KillVMM ends what
+//     would be its process.
 //   - SpecOf shows the spec that a VM was made with.
 //
 // A Runtime holds its VMs as long as it is reachable and starts no goroutine but

@@ -2,6 +2,7 @@ package inmem
 
 import (
 	"context"
+	"fmt"
 
 	"github.com/tangle-network/microvm"
 )
@@ -96,6 +97,27 @@ func (r *Runtime) GuestExits(id string, reason microvm.StopReason) error {
 		}
 		v.memory = false
 		r.stopped(v, reason)
+		return nil
+	})
+}
+
+// KillVMM ends the VMM of a VM that runs or is paused in memory, as SIGKILL
+// would: the VM is stopped with the cause StopVMMDied, its memory is gone.
+func (r *Runtime) KillVMM(id string) error {
+	reason := microvm.StopReason{Cause: microvm.StopVMMDied, Signal: "SIGKILL"}
+	return r.look(context.Background(), "kill VMM of", id, func(v *vm) error {
+		paused := v.view.StopReason != nil && v.memory && v.view.StopReason.Cause != microvm.StopHibernated
+		switch {
+		case v.view.Status == microvm.StatusRunning:
+			v.memory = false
+			r.stopped(v, reason)
+		case v.view.Status == microvm.StatusStopped && paused:
+			v.memory = false
+			v.view.StopReason = cloneReason(reason)
+			r.changed(v)
+		default:
+			return fmt.Errorf("a VM that is %s here has no VMM", v.view.Status)
+		}
 		return nil
 	})
 }

@@ -15,9 +15,11 @@ type waiter struct {
 	answer chan microvm.View
 }
 
-// WaitVM returns the first view in which the VM has one of the states; without
-// states, the first change.
+// WaitVM returns the first view in which the VM has one of the states.
 func (r *Runtime) WaitVM(ctx context.Context, id string, states ...microvm.Status) (microvm.View, error) {
+	if len(states) == 0 {
+		return microvm.View{}, wrap("wait for", id, &microvm.FieldError{Field: "states", Value: "none", Rule: "at least one state to wait for"})
+	}
 	w := &waiter{states: states, answer: make(chan microvm.View, 1)}
 	var v *vm
 	err := r.look(ctx, "wait for", id, func(found *vm) error {
@@ -49,7 +51,7 @@ func (r *Runtime) WaitVM(ctx context.Context, id string, states ...microvm.Statu
 // changed tells whoever waits or watches. r.mu is held.
 func (r *Runtime) changed(v *vm) {
 	v.waiters = slices.DeleteFunc(v.waiters, func(w *waiter) bool {
-		hit := len(w.states) == 0 || slices.Contains(w.states, v.view.Status)
+		hit := slices.Contains(w.states, v.view.Status)
 		if hit {
 			w.answer <- v.seen()
 		}

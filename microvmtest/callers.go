@@ -200,7 +200,7 @@ func oneNameManyCallers(b *bench) {
 // manyVMs takes many VMs through their lives at once, under the eyes of
 // queries.
 func manyVMs(b *bench) {
-	n := b.o.some(16, 3)
+	n := b.o.VMs
 	stop := make(chan struct{})
 	var eyes sync.WaitGroup
 	for range 2 {

@@ -2,13 +2,15 @@ package microvmtest
 
 import (
 	"context"
+	"testing"
 	"time"
 
 	"github.com/tangle-network/microvm"
 )
 
 // Options fit the suite to a provider. The zero value suits one that is fast and
-// needs no spec.
+// needs no spec. A function that is not given leaves out its section, which says
+// so as it is skipped.
 type Options struct {
 	// Spec is what every VM is made with; Labels and RestoreFrom are the suite's
 	// to set. With the zero Spec, CreateVM is used too.
@@ -22,9 +24,13 @@ type Options struct {
 	// each. Defaults: 100 and 30; with Slow 1 and 12.
 	Checks, Steps int
 	// Budget is the time after which no further random history is begun; the
-	// first always runs. Default 20 s. What the suite finds depends on it,
-	// never what it calls an error.
+	// first always runs. Default 10 s. How much the suite tries depends on it,
+	// never what it calls an error: no assertion depends on speed. With 15 ms a
+	// verb the rest of the suite takes another 10 s.
 	Budget time.Duration
+	// VMs is how many VMs live at once where there are many; default 16, with
+	// Slow 3.
+	VMs int
 	// Parallel runs the sections beside each other, each on a runtime of its own.
 	Parallel bool
 	// Lacks says what the provider leaves out, and why. The suite then checks
@@ -36,9 +42,25 @@ type Options struct {
 	// has come there, and it stays until release is called or its context ends.
 	// Without Hold, what happens during a verb is tested only by chance.
 	Hold func(rt microvm.Runtime, verb string) (entered <-chan struct{}, release func())
-	// EndGuest makes the guest of a running VM end by itself. Without it the
-	// section about it is skipped.
+	// Fail makes the next call of a verb (as for Hold) fail half-way with an
+	// error that is err.
+	Fail func(rt microvm.Runtime, verb string, err error)
+	// EndGuest makes the guest of a running VM end by itself.
 	EndGuest func(ctx context.Context, rt microvm.Runtime, id string) error
+	// Kill ends the VMM of a running or paused VM from outside, as SIGKILL to
+	// View.PID does; it need not wait until the runtime has seen it.
+	Kill func(ctx context.Context, rt microvm.Runtime, id string) error
+	// Another opens a second runtime on the state of rt, as another process
+	// would, while rt stays open.
+	Another func(t *testing.T, rt microvm.Runtime) microvm.Runtime
+	// Reopen closes rt and opens a runtime on its state, as a program that is
+	// started anew would.
+	Reopen func(t *testing.T, rt microvm.Runtime) microvm.Runtime
+	// Leftovers lists what the VMs of rt still hold on the host: processes,
+	// sockets, mounts, links, files other than those of snapshots and
+	// tombstones. It is called when all of them are destroyed, and whatever it
+	// returns is an error.
+	Leftovers func(rt microvm.Runtime) []string
 }
 
 // Feature is a part of the contract that a provider may leave out.
@@ -70,8 +92,9 @@ func (o Options) withDefaults() Options {
 	}
 	pick(&o.Checks, 100, 1)
 	pick(&o.Steps, 30, 12)
+	pick(&o.VMs, 16, 3)
 	if o.Budget <= 0 {
-		o.Budget = 20 * time.Second
+		o.Budget = 10 * time.Second
 	}
 	if o.Timeout <= 0 {
 		o.Timeout = 30 * time.Second

@@ -109,7 +109,7 @@ func restore(b *bench) {
 
 	b.run("at once", func(b *bench) {
 		var wg sync.WaitGroup
-		n := b.o.some(8, 2)
+		n := max(2, b.o.VMs/2)
 		errs := make([]error, n)
 		for i := range n {
 			wg.Go(func() { errs[i] = b.restore(fmt.Sprintf("twin%d", i), resumed) })

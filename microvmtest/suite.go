@@ -33,10 +33,18 @@ var sections = []struct {
 	{"one VM, many callers", oneVMManyCallers},
 	{"one name, many callers", oneNameManyCallers},
 	{"many VMs", manyVMs},
+	{"failures", failures},
 	{"guest ends", guestEnds},
+	{"killed", killed},
+	{"another runtime", another},
+	{"reopen", reopen},
+	{"fork", fork},
 	{"wait", wait},
 	{"watch", watch},
 	{"console", console},
+	{"console input", consoleInput},
+	{"vsock", vsock},
+	{"metrics", metrics},
 	{"histories", histories},
 }
 
@@ -125,6 +133,11 @@ func (b *bench) destroyAll() {
 		}
 		if err := b.destroy(v.ID); err != nil {
 			b.t.Errorf("DestroyVM(%q) at the end: %v", v.ID, err)
+		}
+	}
+	if b.o.Leftovers != nil {
+		for _, what := range b.o.Leftovers(b.rt) {
+			b.t.Errorf("left behind by destroyed VMs: %s", what)
 		}
 	}
 }
