@@ -28,7 +28,7 @@ func boot() error {
 	for _, word := range c.unknown {
 		say("unknown on the command line: %s", word)
 	}
-	if err := loadModules(moduleDir); err != nil {
+	if err := loadModules(moduleDir, splitCmdline(string(line))); err != nil {
 		return fmt.Errorf("load modules: %w", err)
 	}
 	servers := network(c.ip)

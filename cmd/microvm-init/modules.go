@@ -37,7 +37,7 @@ func parseOrder(text string) ([]string, error) {
 // loadModules loads what the initrd lists, in that order. A module without its
 // hardware or processor feature is normal and only told; the root disk's absence
 // is what counts.
-func loadModules(dir string) error {
+func loadModules(dir string, params []param) error {
 	order, err := os.ReadFile(filepath.Join(dir, "order"))
 	if errors.Is(err, os.ErrNotExist) {
 		return nil // everything is built in
@@ -50,7 +50,7 @@ func loadModules(dir string) error {
 		return err
 	}
 	for _, name := range names {
-		err := loadModule(filepath.Join(dir, name+".ko"))
+		err := loadModule(filepath.Join(dir, name+".ko"), moduleParams(name, params))
 		switch {
 		case err == nil, errors.Is(err, unix.EEXIST):
 		case errors.Is(err, unix.ENODEV):
@@ -62,11 +62,33 @@ func loadModules(dir string) error {
 	return nil
 }
 
-func loadModule(path string) error {
+// moduleParams returns the parameters that the command line has for a module, as
+// modprobe(8) passes them on: MODULE.KEY=VALUE. Firecracker announces its disks to
+// kernels without ACPI in this way (virtio_mmio.device=).
+func moduleParams(module string, params []param) string {
+	var list []string
+	for _, p := range params {
+		name, key, ok := strings.Cut(p.key, ".")
+		if !ok || strings.ReplaceAll(name, "-", "_") != module {
+			continue
+		}
+		if p.hasValue {
+			if strings.ContainsFunc(p.value, func(r rune) bool { return r < 128 && isSpace(byte(r)) }) {
+				key += `="` + p.value + `"`
+			} else {
+				key += "=" + p.value
+			}
+		}
+		list = append(list, key)
+	}
+	return strings.Join(list, " ")
+}
+
+func loadModule(path, params string) error {
 	f, err := os.Open(path)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	return unix.FinitModule(int(f.Fd()), "", 0)
+	return unix.FinitModule(int(f.Fd()), params, 0)
 }
