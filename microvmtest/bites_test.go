@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -90,8 +91,40 @@ func options() microvmtest.Options {
 		Hold: func(rt microvm.Runtime, verb string) (<-chan struct{}, func()) {
 			return rt.(*faulty).HoldNext(inmem.Verb(verb))
 		},
+		Fail: func(rt microvm.Runtime, verb string, err error) {
+			rt.(*faulty).FailNext(inmem.Verb(verb), err)
+		},
 		EndGuest: func(_ context.Context, rt microvm.Runtime, id string) error {
 			return rt.(*faulty).GuestExits(id, microvm.StopReason{})
 		},
+		Kill: func(_ context.Context, rt microvm.Runtime, id string) error {
+			if f := rt.(*faulty); f.kill != nil {
+				return f.kill(id)
+			}
+			return rt.(*faulty).KillVMM(id)
+		},
+		// One process is all that a runtime in memory has: it is its own second.
+		Another: func(_ *testing.T, rt microvm.Runtime) microvm.Runtime {
+			if f := rt.(*faulty); f.another != nil {
+				return f.another()
+			}
+			return rt
+		},
+		Reopen: func(_ *testing.T, rt microvm.Runtime) microvm.Runtime {
+			if f := rt.(*faulty); f.reopen != nil {
+				return f.reopen()
+			}
+			return rt
+		},
+		Leftovers: func(rt microvm.Runtime) []string { return rt.(*faulty).leftovers },
+	}
+}
+
+func TestEverySectionHasAFaultToFind(t *testing.T) {
+	t.Parallel()
+	for _, name := range microvmtest.Sections() {
+		if !slices.ContainsFunc(wrongs, func(w wrong) bool { return w.section == name }) {
+			t.Errorf("no wrong provider is meant for the section %q", name)
+		}
 	}
 }

@@ -29,6 +29,12 @@ type faulty struct {
 	deleteSnapshot func(ctx context.Context, id, name string) error
 	wait           func(ctx context.Context, id string, states []microvm.Status) (microvm.View, error)
 	watch          func(ctx context.Context) (<-chan microvm.Event, error)
+	fork           func(ctx context.Context, id, newID string) error
+	kill           func(id string) error
+	another        func() microvm.Runtime
+	reopen         func() microvm.Runtime
+	leftovers      []string
+	devices        devices
 }
 
 func (f *faulty) do(ctx context.Context, c call) error {
@@ -131,4 +137,11 @@ func (f *faulty) Watch(ctx context.Context) (<-chan microvm.Event, error) {
 		return f.watch(ctx)
 	}
 	return f.Runtime.Watch(ctx)
+}
+
+func (f *faulty) ForkVM(ctx context.Context, id, newID string) error {
+	if f.fork != nil {
+		return f.fork(ctx, id, newID)
+	}
+	return f.Runtime.ForkVM(ctx, id, newID)
 }

@@ -62,7 +62,7 @@ func showing(f func(v *microvm.View)) func(*inmem.Runtime) *faulty {
 	}
 }
 
-var wrongs = slices.Concat(wrongStates, wrongThings, wrongTimes)
+var wrongs = slices.Concat(wrongStates, wrongThings, wrongTimes, wrongLives, wrongDevices)
 
 // resuming ignores what the caller asked for.
 func resuming(always bool) func(*inmem.Runtime) *faulty {

@@ -39,6 +39,14 @@ var wrongTimes = []wrong{
 		}
 		return err
 	})},
+	{"a start that is cut off loses the VM", "cancelled contexts", onVerb("start", func(rt *inmem.Runtime, ctx context.Context, c call) error {
+		select {
+		case <-time.After(30 * time.Millisecond): // what a boot takes
+			return c.next(ctx)
+		case <-ctx.Done():
+			return errors.Join(ctx.Err(), rt.DestroyVM(context.WithoutCancel(ctx), c.id))
+		}
+	})},
 	{"a verb cancelled half-way reports success", "verbs in flight", forgiving("snapshot", context.Canceled)},
 	{"the VM ends with the context that started it", "spent contexts", onVerb("start", func(rt *inmem.Runtime, ctx context.Context, c call) error {
 		err := c.next(ctx)
