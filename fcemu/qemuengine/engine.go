@@ -192,7 +192,8 @@ func (e *Engine) Resume(ctx context.Context) error {
 		e.vm.paused = false
 		return nil
 	}
-	if err := e.plugVsock(ctx); err != nil {
+	plugged, err := e.plugVsock(ctx)
+	if err != nil {
 		return err
 	}
 	if err := e.vm.cont(ctx); err != nil {
@@ -200,6 +201,9 @@ func (e *Engine) Resume(ctx context.Context) error {
 	}
 	e.vm.paused = false
 	e.awaitVsock()
+	if plugged {
+		e.awaitVsockDriver(ctx)
+	}
 	if e.vm.keysWaiting {
 		e.vm.keysWaiting = false
 		return e.vm.ctrlAltDel(ctx)

@@ -97,22 +97,23 @@ func testPause(g *guest) {
 func testPatchDrive(g *guest) {
 	g.shell("head -c 5 /dev/vdb | sed s/^/it-is-/", "it-is-first")
 	other := filepath.Join(g.dir, "other")
-	if err := os.WriteFile(other, bytes.Repeat([]byte("second.\n"), 256<<10/8), 0o600); err != nil {
+	if err := os.WriteFile(other, bytes.Repeat([]byte("second.\n"), 768<<10/8), 0o600); err != nil {
 		g.t.Fatal(err)
 	}
-	// Another file, and 128 KiB a second from now on.
+	// Another file, and 256 KiB a second from now on.
 	d := &g.cfg.Drives[1]
 	d.PathOnHost = &other
-	d.RateLimiter = &fcemu.RateLimiter{Bandwidth: &fcemu.TokenBucket{Size: 128 << 10, RefillTime: 1000}}
+	d.RateLimiter = &fcemu.RateLimiter{Bandwidth: &fcemu.TokenBucket{Size: 256 << 10, RefillTime: 1000}}
 	if err := g.Update(testContext(g.t), g.cfg, "drives", "data"); err != nil {
 		g.t.Fatal(err)
 	}
-	g.shell("until [ $(cat /sys/block/vdb/size) = 512 ]; do :; done; echo 3 > /proc/sys/vm/drop_caches; echo re''sized", "resized")
+	g.shell("until [ $(cat /sys/block/vdb/size) = 1536 ]; do :; done; echo 3 > /proc/sys/vm/drop_caches; echo re''sized", "resized")
 	began := time.Now()
 	g.shell("tail -c 8 /dev/vdb | sed s/^/it-is-/; cat /dev/vdb > /dev/null; echo re''ad", "it-is-second")
 	g.expect("read")
-	if took := time.Since(began); took < 700*time.Millisecond {
-		g.t.Errorf("256 KiB at 128 KiB/s after a burst of 128 KiB took %v, want 1 s", took)
+	// Above the bucket QEMU lets one more request through, of 128 KiB at most.
+	if took := time.Since(began); took < time.Second {
+		g.t.Errorf("768 KiB at 256 KiB/s and as much in the bucket took %v, want 1.5 s or more", took)
 	}
 	d.RateLimiter = nil
 	if err := g.Update(testContext(g.t), g.cfg, "drives", "data"); err != nil {
@@ -179,7 +180,8 @@ func testPing(g *guest) {
 	if err := g.net.address("tap0", [4]byte{172, 16, 0, 1}); err != nil {
 		g.t.Fatal(err)
 	}
-	g.shell("ping -c 1 -W 10 "+hostIP+" > /dev/null && echo host-ans''wers", "host-answers")
+	// The TAP of a clone has another address than the guest remembers.
+	g.shell("arp -d "+hostIP+"; ping -c 1 -W 10 "+hostIP+" > /dev/null && echo host-ans''wers", "host-answers")
 	g.shell("cat /sys/class/net/eth0/mtu | sed s/^/mtu:/", "mtu:1400")
 }
 
@@ -198,7 +200,7 @@ func testEnds(t *testing.T, s *golden) {
 		name, command, console string
 		code                   int
 	}{
-		{"RebootIsCodeZero", "reboot -f", "", 0},
+		{"RebootIsCodeZero", "echo 3 > /proc/sys/vm/drop_caches; cat /dev/vdb > /dev/null; reboot -f", "", 0},
 		{"PowerOffOfOurImagesIsCodeZero", "poweroff", "", 0},
 		{"PanicIsCodeZero", "echo c > /proc/sysrq-trigger", "Kernel panic", 0},
 		{"TripleFaultIsCodeOne", "echo triple > /sys/kernel/reboot/type; echo b > /proc/sysrq-trigger", "", 1},
@@ -218,7 +220,7 @@ func testEnds(t *testing.T, s *golden) {
 			if !strings.Contains(g.console.text(), e.console) {
 				t.Errorf("no %q on the console:\n%s", e.console, g.console.text())
 			}
-			if g.Counters()["block.read_bytes"] == 0 {
+			if strings.Contains(e.command, "vdb") && g.Counters()["block_data.read_bytes"] == 0 {
 				t.Error("the counters ended with the guest")
 			}
 		})

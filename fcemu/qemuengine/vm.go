@@ -136,6 +136,9 @@ func (e *Engine) spawn(ctx context.Context, cfg *fcemu.Config, m machine, mem *o
 	}
 	if err != nil {
 		v.child.kill()
+		// The serial port ends when QEMU's ends of it are closed, ours too.
+		closeAll(theirs)
+		theirs = nil
 		serial.stop()
 		logR.Close()
 		mem.Close()

@@ -234,7 +234,6 @@ func (e *Engine) vsockLeft(ctx context.Context, gone bool) error {
 	if _, err := e.vm.qmp.run(ctx, "chardev-remove", object{"id": vsockChardev}); err != nil {
 		return fmt.Errorf("let go of the vsock backend: %w", err)
 	}
-	// At once, so that who connects during the pause waits, as there.
 	if err := s.renew(ctx); err != nil {
 		return fmt.Errorf("vsock: %w", err)
 	}
@@ -242,32 +241,51 @@ func (e *Engine) vsockLeft(ctx context.Context, gone bool) error {
 }
 
 // plugVsock gives the device to a guest that is about to go on.
-func (e *Engine) plugVsock(ctx context.Context) error {
+func (e *Engine) plugVsock(ctx context.Context) (plugged bool, err error) {
 	s := e.vsock
 	if s == nil || s.plugged {
-		return nil
+		return false, nil
 	}
 	c, err := s.connection(ctx)
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer c.Close()
 	s.plugged = false
 	q := e.vm.qmp
 	if err := q.passFile(ctx, vsockChardev, c); err != nil {
-		return fmt.Errorf("hand the vsock backend over: %w", err)
+		return false, fmt.Errorf("hand the vsock backend over: %w", err)
 	}
 	chardev := object{"id": vsockChardev, "backend": object{"type": "socket", "data": object{
 		"addr": object{"type": "fd", "data": object{"str": vsockChardev}}, "server": false,
 	}}}
 	if _, err := q.run(ctx, "chardev-add", chardev); err != nil {
-		return fmt.Errorf("connect the vsock backend: %w", err)
+		return false, fmt.Errorf("connect the vsock backend: %w", err)
 	}
 	if _, err := q.run(ctx, "device_add", vsockDevice()); err != nil {
-		return fmt.Errorf("give the guest its vsock device: %w", err)
+		return false, fmt.Errorf("give the guest its vsock device: %w", err)
 	}
 	s.plugged = true
-	return nil
+	return true, nil
+}
+
+// awaitVsockDriver gives the guest's driver time to take the new device: until
+// then the backend resets whoever connects.
+func (e *Engine) awaitVsockDriver(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, unplugTimeout)
+	defer cancel()
+	retry := time.NewTicker(5 * time.Millisecond)
+	defer retry.Stop()
+	for !e.vm.vsockInUse(ctx) {
+		select {
+		case <-retry.C:
+		case <-e.vm.child.exited:
+			return
+		case <-ctx.Done():
+			e.logf(fcemu.LevelWarn, "The guest has not taken its vsock device back yet.")
+			return
+		}
+	}
 }
 
 // awaitVsock follows up on a guest that goes on while it still owes an answer:
@@ -288,7 +306,7 @@ func (e *Engine) awaitVsock() {
 		case gone := <-left:
 			err := e.vsockLeft(ctx, gone)
 			if err == nil {
-				err = e.plugVsock(ctx)
+				_, err = e.plugVsock(ctx)
 			}
 			if err != nil && ctx.Err() == nil {
 				e.logf(fcemu.LevelError, "The guest's vsock device is gone: %v.", err)

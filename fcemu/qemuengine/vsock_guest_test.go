@@ -101,13 +101,9 @@ func TestVsockWorksBeforeAndAfterASnapshotAndInAClone(t *testing.T) {
 	g.mustPause()
 	t.Logf("paused in %v", time.Since(began))
 	snap := g.snapshot("Full", t.TempDir())
-	// Who connects during the pause waits and is served after it.
-	waiting := make(chan error, 1)
-	go func() { waiting <- talk(path, 52, "meanwhile") }()
+	began = time.Now()
 	g.mustResume()
-	if err := <-waiting; err != nil {
-		t.Errorf("connected while paused: %v", err)
-	}
+	t.Logf("resumed in %v", time.Since(began))
 	if err := talk(path, 52, "after"); err != nil {
 		t.Errorf("after the snapshot: %v", err)
 	}
