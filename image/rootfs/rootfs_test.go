@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -235,6 +236,28 @@ func TestContentsAreBounded(t *testing.T) {
 	}
 	if err := tree.AddSymlink("c", "x", Meta{}); err == nil {
 		t.Error("more files than allowed were taken")
+	}
+}
+
+type zeroes struct{}
+
+func (zeroes) Read(p []byte) (int, error) { clear(p); return len(p), nil }
+
+func TestAHugeFileOfZeroesTakesNoRoom(t *testing.T) {
+	t.Parallel()
+	tree, err := NewTree()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tree.Close()
+	const size = 256<<20 + 5
+	if err := tree.AddFile("a", Meta{}, io.MultiReader(strings.NewReader("x"), io.LimitReader(zeroes{}, size-2), strings.NewReader("y"))); err != nil {
+		t.Fatal(err)
+	}
+	n := tree.root.children["a"]
+	var st unix.Stat_t
+	if err := unix.Stat(n.hostPath, &st); err != nil || st.Size != size || st.Blocks*512 > 1<<20 {
+		t.Errorf("%d bytes in %d blocks, %v; want %d in few", st.Size, st.Blocks, err, size)
 	}
 }
 

@@ -5,6 +5,7 @@
 package rootfs
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -248,12 +249,33 @@ func (t *Tree) stage(r io.Reader) (string, int64, error) {
 	if err != nil {
 		return "", 0, err
 	}
-	n, err := io.Copy(f, io.LimitReader(r, maxBytes-t.bytes+1))
+	n, err := copyHoles(f, io.LimitReader(r, maxBytes-t.bytes+1))
 	t.bytes += n
 	if err == nil && t.bytes > maxBytes {
 		err = fmt.Errorf("more than %d bytes in all", int64(maxBytes))
 	}
 	return f.Name(), n, errors.Join(err, f.Close())
+}
+
+// copyHoles leaves blocks of zeroes out, so that a small archive with a huge
+// sparse file doesn't fill the disk.
+func copyHoles(f *os.File, r io.Reader) (int64, error) {
+	buf, zeroes := make([]byte, 64<<10), make([]byte, 64<<10)
+	for at := int64(0); ; {
+		n, err := r.Read(buf)
+		if !bytes.Equal(buf[:n], zeroes[:n]) {
+			if _, err := f.WriteAt(buf[:n], at); err != nil {
+				return at, err
+			}
+		}
+		at += int64(n)
+		if errors.Is(err, io.EOF) {
+			return at, f.Truncate(at)
+		}
+		if err != nil {
+			return at, err
+		}
+	}
 }
 
 func (t *Tree) nextStaged() string {
