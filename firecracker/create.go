@@ -62,7 +62,7 @@ func (r *Runtime) reserve(ctx context.Context, verb, id string, spec microvm.Spe
 	if err != nil {
 		return nil, &microvm.Error{Verb: verb, VMID: id, Err: err}
 	}
-	in := record.Intent{Verb: "create", UID: uid}
+	in := record.Intent{Verb: "create", UID: uid, InPlace: inPlaceFiles(spec)}
 	l, err := r.store.Reserve(ctx, id, in)
 	if errors.Is(err, microvm.ErrVMExists) && r.rollBackCreate(id) {
 		l, err = r.store.Reserve(ctx, id, in)
@@ -75,6 +75,12 @@ func (r *Runtime) reserve(ctx context.Context, verb, id string, spec microvm.Spe
 	l.Rec = &record.Record{UID: uid, ID: id, Spec: spec, CreatedAt: time.Now().UTC()}
 	o := &op{Locked: l, r: r, ctx: ctx, verb: verb}
 	o.undo.push(l.Remove)
+	o.stage = "reserve"
+	if err := o.checkInPlace(); err != nil {
+		err = o.fail(err)
+		o.Unlock()
+		return nil, err
+	}
 	return o, nil
 }
 

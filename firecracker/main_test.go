@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -86,8 +87,45 @@ func testConfig(t testing.TB) Config {
 	}
 	if !under.real {
 		c.Env = []string{"FCEMU_ENGINE=null"}
+		c.BootArgs = DefaultBootArgs + " fcemu.console=lines:0:200 fcemu.echo"
 	}
 	return c
+}
+
+// counts are the counts that the guest has printed: ours prints 16 hex digits a
+// line, the null guest its ticks.
+func counts(t testing.TB, r *Runtime, id string) []uint64 {
+	t.Helper()
+	b, err := r.ConsoleTail(context.Background(), id, -1)
+	must(t, err)
+	var out []uint64
+	for line := range strings.Lines(string(b)) {
+		line, whole := strings.CutSuffix(line, "\n")
+		if !whole {
+			continue
+		}
+		base, digits := 16, strings.TrimSpace(line)
+		if d, ok := strings.CutPrefix(digits, "null guest: tick "); ok {
+			base, digits = 10, d
+		} else if len(digits) != 16 {
+			continue
+		}
+		if n, err := strconv.ParseUint(digits, base, 64); err == nil {
+			out = append(out, n)
+		}
+	}
+	return out
+}
+
+// countsFrom waits for the first counts of a VM, at least n of them.
+func countsFrom(t testing.TB, r *Runtime, id string, n int) []uint64 {
+	t.Helper()
+	var got []uint64
+	eventually(t, fmt.Sprintf("%q counts", id), func() bool {
+		got = counts(t, r, id)
+		return len(got) >= n
+	})
+	return got
 }
 
 type testWriter struct{ t testing.TB }

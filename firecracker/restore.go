@@ -86,6 +86,9 @@ func (r *Runtime) source(ctx context.Context, spec microvm.Spec) (m snapshot.Man
 	if err := out.Validate(); err != nil {
 		return m, "", out, fmt.Errorf("%w: snapshot %q: %w", microvm.ErrHost, from.SnapshotID, err)
 	}
+	for i := range out.Drives {
+		out.Drives[i].InPlace = false // the snapshot's copy is cloned
+	}
 	if spec.Labels != nil {
 		out.Labels = spec.Labels
 	}

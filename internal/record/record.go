@@ -115,6 +115,8 @@ type Intent struct {
 	Process *Process `json:"process,omitempty"`
 	// PausedByUs says that the guest stands still for a snapshot only.
 	PausedByUs bool `json:"paused_by_us,omitempty"`
+	// InPlace are the files that a VM in the making will write to.
+	InPlace []string `json:"in_place,omitempty"`
 	// Snapshot is the name of a snapshot in the making.
 	Snapshot string `json:"snapshot,omitempty"`
 }

@@ -157,6 +157,9 @@ func validUID(uid string) error {
 	return nil
 }
 
+// Intent reads which verb is under way on a VM, without any lock; nil if none.
+func (s *Store) Intent(id string) (*Intent, error) { return readIntent(s.Dir(id)) }
+
 func readIntent(dir string) (*Intent, error) {
 	in := &Intent{}
 	if err := readJSON(filepath.Join(dir, intentFile), in); err != nil {
