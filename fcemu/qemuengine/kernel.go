@@ -26,7 +26,7 @@ func checkKernel(r io.ReaderAt) (pvh bool, err error) {
 		return false, fmt.Errorf("an ELF for %v, not for x86-64", f.Machine)
 	}
 	for _, p := range f.Progs {
-		if p.Type != elf.PT_NOTE {
+		if p.Type != elf.PT_NOTE || p.Filesz == 0 {
 			continue
 		}
 		if p.Filesz > maxNotes {
