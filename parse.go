@@ -10,8 +10,13 @@ import (
 	"strings"
 )
 
-// MaxSpecBytes is the largest spec file that ParseSpec reads.
-const MaxSpecBytes = 1 << 20
+// MaxSpecBytes is the largest spec file that ParseSpec reads, MaxSpecDepth how
+// deep its objects and arrays may be nested.
+const (
+	MaxSpecBytes = 1 << 20
+	MaxSpecDepth = 100
+	maxFaults    = 50 // told of one file; a file of garbage has any number
+)
 
 // ParseSpec reads a spec from JSON. It is strict: keys that Spec does not know,
 // keys given twice, values of a wrong type and bytes behind the object are
@@ -25,13 +30,20 @@ func ParseSpec(r io.Reader) (Spec, error) {
 	if len(b) > MaxSpecBytes {
 		return Spec{}, &FieldError{Field: "spec", Value: "the file", Rule: fmt.Sprintf("at most %d bytes", MaxSpecBytes)}
 	}
+	if first := bytes.TrimLeft(b, " \t\r\n"); len(first) > 0 && first[0] != '{' {
+		return Spec{}, &FieldError{Field: "spec", Value: fmt.Sprintf("%.20q", first), Rule: "one JSON object"}
+	}
 	v := &faults{}
 	dec := json.NewDecoder(bytes.NewReader(b))
-	if err := v.keys(dec, reflect.TypeFor[Spec](), ""); err != nil {
+	if err := v.keys(dec, reflect.TypeFor[Spec](), "", 0); err != nil {
 		return Spec{}, syntaxFault(err)
 	}
 	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
 		v.add("spec", fmt.Sprintf("bytes after offset %d", dec.InputOffset()), "one JSON object and nothing after it")
+	}
+	if n := len(v.errs); n > maxFaults {
+		v.errs = v.errs[:maxFaults]
+		v.add("spec", fmt.Sprintf("%d more faults", n-maxFaults), "a file that follows the rules")
 	}
 	if len(v.errs) > 0 {
 		return Spec{}, errors.Join(v.errs...)
@@ -44,9 +56,13 @@ func ParseSpec(r io.Reader) (Spec, error) {
 }
 
 func syntaxFault(err error) error {
+	var f *FieldError
+	if errors.As(err, &f) {
+		return f
+	}
 	var t *json.UnmarshalTypeError
 	if errors.As(err, &t) {
-		return &FieldError{Field: t.Field, Value: "a " + t.Value, Rule: "a value of type " + t.Type.String()}
+		return &FieldError{Field: t.Field, Value: "a JSON " + t.Value, Rule: "a value for " + t.Type.String()}
 	}
 	var s *json.SyntaxError
 	if errors.As(err, &s) {
@@ -60,14 +76,23 @@ func syntaxFault(err error) error {
 
 // keys walks one JSON value and compares its keys with the type that it is
 // meant for; t is nil where any value goes. encoding/json does the rest: it
-// bounds the depth and checks the types.
-func (v *faults) keys(dec *json.Decoder, t reflect.Type, path string) error {
+// checks the types.
+func (v *faults) keys(dec *json.Decoder, t reflect.Type, path string, depth int) error {
 	for t != nil && t.Kind() == reflect.Pointer {
 		t = t.Elem()
 	}
 	tok, err := dec.Token()
 	if err != nil {
 		return err
+	}
+	if _, nested := tok.(json.Delim); nested && depth == MaxSpecDepth {
+		top, _, _ := strings.Cut(path, ".")
+		top, _, _ = strings.Cut(top, "[")
+		return &FieldError{
+			Field: fmt.Sprintf("%.80s", top),
+			Value: fmt.Sprintf("nested deeper than %d levels, at offset %d,", MaxSpecDepth, dec.InputOffset()),
+			Rule:  fmt.Sprintf("at most %d levels of objects and arrays", MaxSpecDepth),
+		}
 	}
 	switch tok {
 	case json.Delim('['):
@@ -76,7 +101,7 @@ func (v *faults) keys(dec *json.Decoder, t reflect.Type, path string) error {
 			elem = t.Elem()
 		}
 		for i := 0; dec.More(); i++ {
-			if err := v.keys(dec, elem, fmt.Sprintf("%s[%d]", path, i)); err != nil {
+			if err := v.keys(dec, elem, fmt.Sprintf("%s[%d]", path, i), depth+1); err != nil {
 				return err
 			}
 		}
@@ -98,7 +123,7 @@ func (v *faults) keys(dec *json.Decoder, t reflect.Type, path string) error {
 			if known != nil && !ok {
 				v.add(name, key, "a known key; did you mean "+fmt.Sprintf("%q?", nearest(key, known)))
 			}
-			if err := v.keys(dec, next, name); err != nil {
+			if err := v.keys(dec, next, name, depth+1); err != nil {
 				return err
 			}
 		}

@@ -61,7 +61,7 @@ func (v *faults) add(field string, value any, rule string) {
 	if t := fmt.Sprintf("%T", value); t == "string" || strings.HasPrefix(t, "microvm.") {
 		text = fmt.Sprintf("%.80q", value)
 	}
-	v.errs = append(v.errs, &FieldError{Field: field, Value: text, Rule: rule})
+	v.errs = append(v.errs, &FieldError{Field: fmt.Sprintf("%.200s", field), Value: text, Rule: rule})
 }
 
 func (v *faults) oneOf(field, value string, allowed ...string) {
