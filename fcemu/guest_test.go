@@ -261,3 +261,30 @@ func TestNobodyTakesItForTheOriginal(t *testing.T) {
 		t.Errorf("standard error: %s", got)
 	}
 }
+
+func TestDevicesComeAndGoWithPCI(t *testing.T) {
+	t.Parallel()
+	v := start(t, "--enable-pci")
+	v.must("PUT", "/drives/root", `{"drive_id":"root","path_on_host":"DIR/disk","is_root_device":true}`)
+	v.must("PUT", "/hotplug/memory", `{"total_size_mib":1024}`)
+	v.boot("")
+	v.walk([]step{
+		{"PUT", "/drives/n", `{"drive_id":"n","path_on_host":"DIR/disk2","is_root_device":false}`, 204, ""},
+		{"GET", "/vm/config", "", 200, `"drive_id":"n"`},
+		{"PUT", "/drives/n", `{"drive_id":"n","path_on_host":"DIR/disk2","is_root_device":false}`, 400, "Device ID in use"},
+		{"PUT", "/drives/r", `{"drive_id":"r","path_on_host":"DIR/disk2","is_root_device":true}`, 400, "root"},
+		{"PUT", "/drives/m", `{"drive_id":"m","path_on_host":"DIR/nope","is_root_device":false}`, 400, "os error 2"},
+		{"DELETE", "/drives/n", "", 204, ""},
+		{"DELETE", "/drives/n", "", 400, "Device not found"},
+		{"DELETE", "/drives/root", "", 400, "root"},
+		{"PUT", "/pmem/p", `{"id":"p","path_on_host":"DIR/disk2"}`, 204, ""},
+		{"PUT", "/pmem/p", `{"id":"p","path_on_host":"DIR/disk2"}`, 400, "Device ID in use"},
+		{"PUT", "/pmem/q", `{"id":"q","path_on_host":"DIR/nope"}`, 400, "os error 2"},
+		{"DELETE", "/pmem/p", "", 204, ""},
+		{"DELETE", "/network-interfaces/e", "", 400, "Device not found"},
+		{"GET", "/vm/config", "", 200, `"pmem":[]`},
+		{"PATCH", "/hotplug/memory", `{"requested_size_mib":3}`, 400, "block_size_mib"},
+		{"PATCH", "/hotplug/memory", `{"requested_size_mib":128}`, 204, ""},
+		{"GET", "/hotplug/memory", "", 200, `"plugged_size_mib":128`},
+	})
+}

@@ -92,6 +92,29 @@ func (c *console) take(n int) int {
 	return ok
 }
 
+// rawTerminal puts the terminal of the guest's console into raw mode, as
+// Firecracker does when there is a serial device, and returns what undoes it.
+// Anything that is no terminal stays as it is.
+func rawTerminal(fd int) (restore func(), err error) {
+	if fd < 0 {
+		return func() {}, nil
+	}
+	was, err := unix.IoctlGetTermios(fd, unix.TCGETS)
+	if err != nil {
+		return func() {}, nil // no terminal
+	}
+	raw := *was
+	raw.Iflag &^= unix.IGNBRK | unix.BRKINT | unix.PARMRK | unix.ISTRIP | unix.INLCR | unix.IGNCR | unix.ICRNL | unix.IXON
+	raw.Lflag &^= unix.ECHO | unix.ECHONL | unix.ICANON | unix.ISIG | unix.IEXTEN
+	raw.Cflag = raw.Cflag&^(unix.CSIZE|unix.PARENB) | unix.CS8
+	raw.Cc[unix.VMIN], raw.Cc[unix.VTIME] = 1, 0
+	if err := unix.IoctlSetTermios(fd, unix.TCSETS, &raw); err != nil {
+		return nil, fmt.Errorf("set the terminal to raw mode: %w", err)
+	}
+	// A terminal that is gone needs nothing.
+	return func() { _ = unix.IoctlSetTermios(fd, unix.TCSETS, was) }, nil
+}
+
 // echo is the guest's reader of its console: it writes each line back. It
 // reads only while the guest runs.
 type echo struct {

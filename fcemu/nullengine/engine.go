@@ -35,6 +35,7 @@ type Engine struct {
 	echo    *echo
 	guest   *guest
 	pmem    map[string]*os.File
+	cooked  func() // gives the terminal back
 
 	mu       sync.Mutex
 	counters map[string]uint64
@@ -162,6 +163,9 @@ func (e *Engine) prepare(cfg *fcemu.Config) (err error) {
 	if e.console, err = openConsole(e.opt.Stdout, cfg.Serial, e.count); err != nil {
 		return err
 	}
+	if e.cooked, err = rawTerminal(e.opt.Stdin); err != nil {
+		return err
+	}
 	e.guest = &guest{cmd: cmd, mem: e.mem, console: e.console, count: e.count, ended: e.end}
 	if cmd.DiskWriter != "" {
 		if err := e.openDiskWriter(cfg, cmd.DiskWriter); err != nil {
@@ -262,6 +266,10 @@ func (e *Engine) drop() error {
 			errs = append(errs, e.guest.drive.Close())
 		}
 		e.guest = nil
+	}
+	if e.cooked != nil {
+		e.cooked()
+		e.cooked = nil
 	}
 	e.console.close()
 	for id, f := range e.pmem {
