@@ -1,0 +1,46 @@
+# Everything is made in bin/ and build/; "make clean" removes both.
+#
+#   make demo    boot a real Linux guest and show what can be done with it
+#   make test    lint, build for all platforms and run every test
+#   make build   bin/microvm, bin/fcemu, bin/microvm-init
+#   make guest   build/guest: a kernel, an initrd and a root disk, from Debian
+#   make lint    gofmt, vet for all platforms, staticcheck
+#   make fuzz    each fuzz target for FUZZTIME
+#
+# On Debian and Ubuntu missing packages are installed (scripts/setup.sh).
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+
+# Where the machine's Go is too old, scripts/setup.sh puts another one there.
+export PATH := $(CURDIR)/build/go/bin:$(PATH)
+
+FUZZTIME ?= 10s
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+
+.PHONY: build guest demo test lint fuzz clean setup-build setup-demo setup-test
+.NOTPARALLEL:
+
+build: setup-build
+	CGO_ENABLED=0 go build -trimpath -o bin/ ./cmd/microvm ./cmd/fcemu ./cmd/microvm-init
+
+guest: setup-demo build
+	scripts/guest.sh build/guest
+
+demo: guest
+	scripts/demo.sh
+
+test: setup-test lint guest
+	scripts/test.sh
+
+lint: setup-build
+	scripts/lint.sh $(STATICCHECK)
+
+fuzz: setup-build
+	scripts/fuzz.sh $(FUZZTIME)
+
+setup-build setup-demo setup-test: setup-%:
+	scripts/setup.sh $*
+
+clean:
+	rm -rf bin build

@@ -1,0 +1,26 @@
+#!/bin/bash
+# Runs every test. What this machine can't run is skipped by the tests, which say
+# why. "make test" has built the programs and the guest before.
+set -eu
+cd "$(dirname "$0")/.."
+
+say() { echo "test: $*" >&2; }
+
+PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
+export MICROVM_TEST_GUEST=$PWD/build/guest
+if [ -x build/guest/vhost-device-vsock ]; then
+	export MICROVM_TEST_VSOCK=$PWD/build/guest/vhost-device-vsock
+fi
+# Tests find their own state; the user's settings must not reach them.
+unset MICROVM_STATE_DIR MICROVM_GUEST_DIR MICROVM_FIRECRACKER_BIN MICROVM_EMULATOR FCEMU_ENGINE
+
+# Where goroutines or several programs meet.
+racy=$(go list ./console ./fcapi ./fcemu/... ./firecracker ./inmem ./internal/record ./snapshot ./vmm ./vsock ./cmd/microvm/...)
+rest=$(go list ./... | grep -vxF "$racy")
+
+say "with the race detector"
+# shellcheck disable=SC2086 # lists of packages
+CGO_ENABLED=1 go test -race -timeout 10m $racy
+say "without"
+# shellcheck disable=SC2086
+go test -timeout 10m $rest
