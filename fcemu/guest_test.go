@@ -113,6 +113,7 @@ func TestAGuestThatEndsTakesTheProcessWithItsCode(t *testing.T) {
 		{"reboot=k panic=-1 fcemu.panic_after=1ms", 0},
 		{"reboot=k panic=1 fcemu.panic_after=0s", 0},
 		{"fcemu.fault_after=1ms", 1},
+		{"panic=1 fcemu.panic_after=5ms fcemu.console=lines:0:1000 fcemu.rewrite=1", 0},
 	} {
 		t.Run(c.args, func(t *testing.T) {
 			t.Parallel()
@@ -123,6 +124,9 @@ func TestAGuestThatEndsTakesTheProcessWithItsCode(t *testing.T) {
 			}
 			if log := v.file("log"); !strings.Contains(log, fmt.Sprintf("exit_code=%d", c.code)) {
 				t.Errorf("the log does not say so: %s", log)
+			}
+			if n := strings.Count(v.file("stdout"), "Kernel panic"); n > 1 {
+				t.Errorf("the panic was printed %d times", n)
 			}
 			if errs := v.file("stderr"); strings.Contains(errs, "Error: ") != (c.code != 0) {
 				t.Errorf("standard error: %s", errs)

@@ -132,6 +132,12 @@ func (r *rig) blocks(name string) int64 {
 	return st.Blocks * 512
 }
 
+// ticks waits until the guest has printed that many ticks.
+func (r *rig) ticks(n int) {
+	r.t.Helper()
+	wait(r.t, func() bool { b, _ := os.ReadFile(r.out); return bytes.Count(b, []byte("null guest: tick ")) >= n })
+}
+
 func (r *rig) ended() fcemu.End {
 	r.t.Helper()
 	select {
@@ -145,9 +151,9 @@ func (r *rig) ended() fcemu.End {
 
 func TestASnapshotHasThePatternsOfTheGuestAndCanBeLoadedManyTimes(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, "fcemu.seed=7 fcemu.pages=50 fcemu.tick=1ms fcemu.rewrite=3", nullengine.Options{})
+	r := newRig(t, "fcemu.seed=7 fcemu.pages=50 fcemu.console=lines:0:1000 fcemu.rewrite=3", nullengine.Options{})
 	r.start()
-	time.Sleep(20 * time.Millisecond) // lets it tick; nothing depends on how often
+	r.ticks(20)
 	r.ok(r.Pause(t.Context()))
 	r.snapshot("Full", "full")
 	g := r.verify("full")
@@ -198,7 +204,7 @@ func TestAFirstDiffHoldsWhatIsResidentAndEqualsAFull(t *testing.T) {
 
 func TestATrackedDiffHoldsWhatChangedSinceTheSnapshotBefore(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, "fcemu.pages=100 fcemu.tick=1ms fcemu.rewrite=1", nullengine.Options{})
+	r := newRig(t, "fcemu.pages=100 fcemu.console=lines:0:1000 fcemu.rewrite=1", nullengine.Options{})
 	r.cfg.Machine.TrackDirtyPages = true
 	r.start()
 	r.ok(r.Pause(t.Context()))
@@ -208,7 +214,7 @@ func TestATrackedDiffHoldsWhatChangedSinceTheSnapshotBefore(t *testing.T) {
 		t.Errorf("a Diff of nothing takes %d bytes", n)
 	}
 	r.ok(r.Resume(t.Context()))
-	time.Sleep(10 * time.Millisecond)
+	r.ticks(150)
 	r.ok(r.Pause(t.Context()))
 	// Over a copy of its base a Diff completes it.
 	r.snapshot("Diff", "base")
@@ -276,7 +282,7 @@ func TestAFloodOfTheConsoleIsCountedAndWhatNobodyTakesIsDropped(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, "fcemu.console=lines:300:0", nullengine.Options{})
 	r.start()
-	wait(t, func() bool { b, _ := os.ReadFile(r.out); return bytes.Count(b, []byte("null guest: tick ")) == 300 })
+	r.ticks(300)
 
 	// A pipe that nobody reads.
 	f := newRig(t, "fcemu.console=lines:0:0", nullengine.Options{})

@@ -27,6 +27,7 @@ type guest struct {
 	dev      deviceState
 	broken   bool // its memory is garbage
 	rebooted bool // a reboot or panic is done: there is nothing to run
+	panicked bool // nothing runs any more, until it reboots
 	keys     bool // Ctrl-Alt-Del was pressed while it was paused
 	printed  uint64
 
@@ -156,6 +157,9 @@ func (g *guest) run(quit chan struct{}, began time.Time) {
 		if done := g.events(now); done {
 			return
 		}
+		if g.panicked || g.idle() {
+			nextTick = math.MaxInt64
+		}
 		if now >= nextTick {
 			if err := g.tick(); err != nil {
 				g.ended(fcemu.End{ExitCode: 1, Reason: "the guest's memory or disk is gone: " + err.Error()})
@@ -174,6 +178,13 @@ func (g *guest) run(quit chan struct{}, began time.Time) {
 		case <-timer.C:
 		}
 	}
+}
+
+// idle tells whether there is nothing left to do at each tick: all lines are
+// printed, and that was all.
+func (g *guest) idle() bool {
+	c := g.cmd
+	return c.Console && c.Lines > 0 && g.printed >= c.Lines && c.Rewrite == 0 && g.drive == nil
 }
 
 // nextEvent is the time of the next command that is not a tick.
@@ -201,18 +212,16 @@ func (g *guest) events(now time.Duration) (done bool) {
 		g.ended(fcemu.End{ExitCode: 1, Reason: "triple fault"})
 		return true
 	case due(c.PanicAfter):
-		if now < c.PanicAfter+max(c.PanicWait, 0) {
-			g.print("Kernel panic - not syncing: fcemu.panic_after")
-			g.cmd.Tick = 0 // nothing runs any more
-			return false
-		}
-		if c.PanicWait == 0 {
+		if !g.panicked {
+			g.panicked = true
 			g.print("Kernel panic - not syncing: fcemu.panic_after")
 		}
-		if c.PanicWait < 0 {
-			g.print("Kernel panic - not syncing: fcemu.panic_after")
+		switch {
+		case c.PanicWait < 0:
 			g.dev.Halted = true
 			return true
+		case now < c.PanicAfter+c.PanicWait:
+			return false
 		}
 		g.reboot("Rebooting..")
 		return true
