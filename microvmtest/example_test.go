@@ -8,14 +8,13 @@ import (
 	"github.com/tangle-network/microvm/microvmtest"
 )
 
-// The whole test of a provider. This one does not rename.
+// The whole test of a provider.
 func ExampleTestRuntime() {
 	_ = func(t *testing.T) { // func TestRuntime(t *testing.T)
 		microvmtest.TestRuntime(t, func(t *testing.T) microvm.Runtime {
 			return inmem.New() // yours, on a directory from t.TempDir
 		}, microvmtest.Options{
-			Spec:  microvm.Spec{Kernel: "testdata/vmlinux", MemoryMiB: 16},
-			Lacks: map[microvmtest.Feature]string{microvmtest.Renames: "the host names the VM"},
+			Spec: microvm.Spec{Kernel: "testdata/vmlinux", MemoryMiB: 16},
 		})
 	}
 }
