@@ -202,7 +202,7 @@ func (e *Engine) Resume(ctx context.Context) error {
 	e.vm.paused = false
 	e.awaitVsock()
 	if plugged {
-		e.awaitVsockDriver(ctx)
+		e.settleVsock(ctx)
 	}
 	if e.vm.keysWaiting {
 		e.vm.keysWaiting = false

@@ -23,6 +23,12 @@ import (
 // vsock device. A guest that is up takes 0.2 to 0.4 s.
 const unplugTimeout = 5 * time.Second
 
+const (
+	plugTries     = 3
+	answerTimeout = time.Second
+	noPort        = 1<<32 - 2 // VMADDR_PORT_ANY - 1
+)
+
 // vsock is the host's side of the guest's vsock device: a vhost-device-vsock
 // process, which listens on uds_path and speaks Firecracker's protocol there.
 // QEMU can't save the device. So the guest loses it before it is paused and
@@ -269,8 +275,29 @@ func (e *Engine) plugVsock(ctx context.Context) (plugged bool, err error) {
 	return true, nil
 }
 
-// awaitVsockDriver gives the guest's driver time to take the new device: until
-// then the backend resets whoever connects.
+// settleVsock waits until the device works after a plug; until then the backend
+// resets whoever connects. Now and then the backend and the guest's new driver
+// miss each other's first notice and stay mute: then the plug is repeated.
+func (e *Engine) settleVsock(ctx context.Context) {
+	for range plugTries {
+		e.awaitVsockDriver(ctx)
+		if e.vsock.answers(ctx) || ctx.Err() != nil {
+			return
+		}
+		e.logf(fcemu.LevelDebug, "The guest's vsock device is mute: plugging it again.")
+		err := e.unplugVsock(ctx)
+		if err == nil {
+			_, err = e.plugVsock(ctx)
+		}
+		if err != nil {
+			e.logf(fcemu.LevelError, "The guest's vsock device is gone: %v.", err)
+			return
+		}
+	}
+	e.logf(fcemu.LevelWarn, "The guest's vsock device does not answer yet.")
+}
+
+// awaitVsockDriver gives the guest's driver time to take the new device.
 func (e *Engine) awaitVsockDriver(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, unplugTimeout)
 	defer cancel()
@@ -282,10 +309,33 @@ func (e *Engine) awaitVsockDriver(ctx context.Context) {
 		case <-e.vm.child.exited:
 			return
 		case <-ctx.Done():
-			e.logf(fcemu.LevelWarn, "The guest has not taken its vsock device back yet.")
 			return
 		}
 	}
+}
+
+// answers asks for a port that nobody listens on: a device that works answers
+// at once by ending the connection.
+func (s *vsock) answers(ctx context.Context) bool {
+	home, err := os.Open(filepath.Dir(s.path))
+	if err != nil {
+		return false
+	}
+	defer home.Close()
+	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
+	defer cancel()
+	c, err := new(net.Dialer).DialContext(ctx, "unix", fmt.Sprintf("/proc/self/fd/%d/%s", home.Fd(), filepath.Base(s.path)))
+	if err != nil {
+		return false
+	}
+	defer c.Close()
+	stop := context.AfterFunc(ctx, func() { c.Close() })
+	defer stop()
+	if _, err := fmt.Fprintf(c, "CONNECT %d\n", noPort); err != nil {
+		return false
+	}
+	_, err = c.Read(make([]byte, 1))
+	return !errors.Is(err, net.ErrClosed)
 }
 
 // awaitVsock follows up on a guest that goes on while it still owes an answer:
