@@ -23,10 +23,10 @@ type trial struct {
 func (b *bench) settled(try trial) (done bool) {
 	b.t.Helper()
 	switch try.verb.name {
-	case verbCreate.name:
+	case verbCreate.name, verbRestore.name:
 		done = slices.ContainsFunc(b.list(), func(v microvm.View) bool { return v.ID == try.id })
 		if done {
-			b.is(try.id, microvm.StatusCreated)
+			b.is(try.id, try.verb.to)
 		} else {
 			b.absent(try.id)
 		}
@@ -63,8 +63,8 @@ func (b *bench) tried(try trial, err, cause error) {
 		return
 	case !errors.Is(err, cause):
 		b.t.Fatalf("%s: %v; want %v", try.verb.name, err, cause)
-	case done && try.verb.name == verbCreate.name:
-		b.t.Fatalf("CreateVM failed (%v) and left VM %q behind", err, try.id)
+	case done && try.verb.from == nil:
+		b.t.Fatalf("%s failed (%v) and left VM %q behind", try.verb.name, err, try.id)
 	case !done:
 		b.ok(try.verb.name+" after one that was cancelled", b.do(try.verb, try.id, try.name))
 		if !b.settled(try) {
@@ -162,10 +162,19 @@ func cancelledContexts(b *bench) {
 		measure(v, "measure")
 	}
 	took[verbRename.name] = took[verbSnapshot.name] / 4
+	restores := !b.lacks(Restores) && !b.lacks(Specs)
+	if restores {
+		b.make("source", microvm.StatusRunning)
+		b.ok("SnapshotVM", b.snapshot("source", "s"))
+		measure(verbRestore, "measure-restore")
+	}
 	for moment := range moments {
 		b.run(fmt.Sprintf("moment %d of %d", moment+1, moments), func(b *bench) {
 			id := fmt.Sprintf("cut%d", moment)
 			cut(b, trial{verb: verbCreate, id: id}, moment)
+			if restores {
+				cut(b, trial{verb: verbRestore, id: id + "-clone"}, moment)
+			}
 			for _, v := range b.onVMs() {
 				try := trial{v, id, fmt.Sprintf("%s-%s", id, v.hold), b.get(id).Status}
 				cut(b, try, moment)

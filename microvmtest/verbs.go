@@ -106,6 +106,12 @@ var (
 	verbDestroy = verb{"DestroyVM", "destroy", microvm.StatusDestroyed, alive,
 		func(ctx context.Context, b *bench, id, _ string) error { return b.rt.DestroyVM(ctx, id) }}
 
+	// verbRestore makes a running VM from the snapshot "s" of VM "source".
+	verbRestore = verb{"restore", "", microvm.StatusRunning, nil,
+		func(ctx context.Context, b *bench, id, _ string) error {
+			return b.restoreIn(ctx, id, microvm.RestoreFrom{VMID: "source", SnapshotID: "s", ResumeImmediately: true})
+		}}
+
 	alive  = []microvm.Status{microvm.StatusCreated, microvm.StatusRunning, microvm.StatusStopped}
 	states = []microvm.Status{microvm.StatusCreated, microvm.StatusRunning, microvm.StatusStopped, microvm.StatusDestroyed}
 )

@@ -51,8 +51,8 @@ func views(b *bench) {
 
 	b.ok("DestroyVM", b.destroy(id))
 	gone := b.is(id, microvm.StatusDestroyed, "s")
-	if gone.StoppedAt.Before(again.StartedAt) || gone.PID != 0 {
-		b.t.Errorf("StoppedAt or PID of a VM that was destroyed while it ran: %s", asJSON(gone))
+	if gone.StoppedAt.Before(again.StartedAt) || gone.PID != 0 || gone.StopReason != nil {
+		b.t.Errorf("StoppedAt, PID or StopReason of a VM that was destroyed while it ran: %s", asJSON(gone))
 	}
 	for _, v := range []microvm.View{running, stopped, again, gone} {
 		if !v.CreatedAt.Equal(made.CreatedAt) || v.UID != made.UID || v.SpecDigest != made.SpecDigest {

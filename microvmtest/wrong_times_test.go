@@ -47,6 +47,15 @@ var wrongTimes = []wrong{
 			return errors.Join(ctx.Err(), rt.DestroyVM(context.WithoutCancel(ctx), c.id))
 		}
 	})},
+	{"a restore that is cut off leaves its VM", "cancelled contexts", onVerb("restore", func(_ *inmem.Runtime, ctx context.Context, c call) error {
+		err := c.next(context.WithoutCancel(ctx))
+		select {
+		case <-time.After(30 * time.Millisecond): // what it takes to look at the guest
+			return err
+		case <-ctx.Done():
+			return errors.Join(err, ctx.Err())
+		}
+	})},
 	{"a verb cancelled half-way reports success", "verbs in flight", forgiving("snapshot", context.Canceled)},
 	{"the VM ends with the context that started it", "spent contexts", onVerb("start", func(rt *inmem.Runtime, ctx context.Context, c call) error {
 		err := c.next(ctx)
