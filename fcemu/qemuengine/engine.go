@@ -230,11 +230,11 @@ func (e *Engine) Close() error {
 	if e.vsock != nil {
 		e.vsock.stopWaiting()
 	}
+	e.closeVsock() // first: a backend whose QEMU is gone removes its socket
 	if e.vm != nil {
 		e.vm.abandon()
 		e.vm = nil
 	}
-	e.closeVsock()
 	e.files.close()
 	return nil
 }
