@@ -145,6 +145,7 @@ func (o *op) finish(m *machine, saved failpoint) error {
 		return o.fail(err)
 	}
 	o.undo.keep()
+	o.forward = false
 	if err := o.r.fail(o.ctx, saved); err != nil {
 		return o.fail(err)
 	}

@@ -21,6 +21,14 @@ func (r *Runtime) DestroyVM(ctx context.Context, id string) error {
 		return err
 	}
 	defer o.end()
+	if o.Rec.DestroyUnreported {
+		o.stage = "save the record"
+		o.Rec.DestroyUnreported = false
+		if err := o.Save(); err != nil {
+			return o.fail(err)
+		}
+		return nil
+	}
 	if o.Rec.Status == microvm.StatusDestroyed {
 		return o.fail(&microvm.TransitionError{VMID: id, From: microvm.StatusDestroyed, To: microvm.StatusDestroyed})
 	}
@@ -33,7 +41,7 @@ func (r *Runtime) DestroyVM(ctx context.Context, id string) error {
 	if err := o.askBeforeDestroy(); err != nil {
 		return o.fail(err)
 	}
-	if err := o.destroy(); err != nil {
+	if err := o.destroy(false); err != nil {
 		return o.notDestroyed(err)
 	}
 	return nil
@@ -59,7 +67,7 @@ func (o *op) askBeforeDestroy() error {
 
 // destroy goes forward only: the process is proven dead before any file goes,
 // and the files are gone before the record says so.
-func (o *op) destroy() error {
+func (o *op) destroy(unreported bool) error {
 	o.stage = "end the VMM"
 	m, err := o.r.machine(o.Rec)
 	switch {
@@ -75,7 +83,7 @@ func (o *op) destroy() error {
 		return err
 	}
 	o.r.forget(o.Rec.UID)
-	o.Rec.Process = nil
+	o.Rec.Process, o.forward = nil, true
 	if err := o.r.fail(o.ctx, fpDestroyKilled); err != nil {
 		return err
 	}
@@ -100,6 +108,7 @@ func (o *op) destroy() error {
 	}
 	o.Rec.Status, o.Rec.DestroyedAt, o.Rec.Trouble = microvm.StatusDestroyed, now, ""
 	o.Rec.Disks, o.Rec.Hibernated, o.Rec.ColdBoot, o.Rec.Base = nil, false, false, nil
+	o.Rec.DestroyUnreported = unreported
 	return o.finish(nil, fpDestroySaved)
 }
 

@@ -2,8 +2,10 @@ package firecracker
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"os/exec"
@@ -11,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -32,6 +35,9 @@ var under struct {
 func TestMain(m *testing.M) { os.Exit(run(m)) }
 
 func run(m *testing.M) int {
+	if order := os.Getenv(childVariable); order != "" {
+		return runChild(order)
+	}
 	dir, err := os.MkdirTemp("", "microvm-firecracker-")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -133,6 +139,82 @@ type testWriter struct{ t testing.TB }
 func (w testWriter) Write(b []byte) (int, error) {
 	w.t.Logf("runtime: %s", strings.TrimRight(string(b), "\n"))
 	return len(b), nil
+}
+
+// childVariable orders the test's program to be an operator's: see child.
+const childVariable = "MICROVM_TEST_CHILD"
+
+// child is what a program of its own does: it opens a runtime, runs the steps, and
+// says so on its standard output. At the failpoint KillAt it kills itself.
+type child struct {
+	Config Config
+	Steps  []step
+	KillAt string
+	Stay   bool // wait for the end after the steps
+}
+
+// step is one verb.
+type step struct {
+	Verb, ID, Other string
+	Spec            microvm.Spec
+}
+
+func (s step) run(ctx context.Context, r *Runtime) error {
+	switch s.Verb {
+	case "create":
+		return r.CreateVMWithSpec(ctx, s.ID, s.Spec)
+	case "start":
+		return r.StartVM(ctx, s.ID)
+	case "stop":
+		return r.StopVM(ctx, s.ID)
+	case "snapshot":
+		return r.SnapshotVM(ctx, s.ID, s.Other)
+	case "destroy":
+		return r.DestroyVM(ctx, s.ID)
+	case "rename":
+		return r.RenameVM(ctx, s.ID, s.Other)
+	}
+	return fmt.Errorf("no such verb: %q", s.Verb)
+}
+
+func runChild(order string) int {
+	var c child
+	if err := json.Unmarshal([]byte(order), &c); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	c.Config.failpoint = func(_ context.Context, name string) error {
+		if name == c.KillAt {
+			return syscall.Kill(os.Getpid(), syscall.SIGKILL)
+		}
+		return nil
+	}
+	r, err := Open(context.Background(), c.Config)
+	for _, s := range c.Steps {
+		if err == nil {
+			err = s.run(context.Background(), r)
+		}
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	fmt.Println("done")
+	if c.Stay {
+		_, _ = io.Copy(io.Discard, os.Stdin)
+	}
+	return 0
+}
+
+// command is the program that does what c says.
+func (c child) command(t testing.TB) *exec.Cmd {
+	t.Helper()
+	c.Config.Log = nil
+	b, err := json.Marshal(c)
+	must(t, err)
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Env = append(os.Environ(), childVariable+"="+string(b))
+	return cmd
 }
 
 // open opens a runtime that destroys its VMs when the test ends.

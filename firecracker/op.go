@@ -23,6 +23,9 @@ type op struct {
 	verb  string
 	stage string
 	undo  undo
+	// forward says that there is no way back: the intent stays when the verb
+	// fails, and whoever comes next finishes it.
+	forward bool
 	// dead is a VMM that this verb has spawned and that its undo has ended:
 	// evidence for the error.
 	log, console string
@@ -112,7 +115,7 @@ func (o *op) fail(err error) error {
 	o.gather()
 	if uerr := o.undo.run(); uerr != nil {
 		err = errors.Join(err, fmt.Errorf("clean up: %w", uerr))
-	} else if o.Intent != nil && o.Rec != nil {
+	} else if o.Intent != nil && o.Rec != nil && !o.forward {
 		if cerr := o.ClearIntent(); cerr != nil {
 			err = errors.Join(err, cerr)
 		}

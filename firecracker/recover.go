@@ -235,7 +235,10 @@ func (o *op) resolveIntent() error {
 	o.stage = "resolve " + in.Verb
 	switch in.Verb {
 	case "destroy":
-		return o.destroy()
+		if err := o.destroy(true); err != nil {
+			return o.notDestroyed(err)
+		}
+		return nil
 	case "rename", "create":
 		// The record has come as far as it could: its id is the directory's.
 	default:

@@ -85,6 +85,9 @@ type Record struct {
 	StartedAt   time.Time `json:"started_at,omitzero"`
 	StoppedAt   time.Time `json:"stopped_at,omitzero"`
 	DestroyedAt time.Time `json:"destroyed_at,omitzero"`
+	// DestroyUnreported says that a destroy was finished for a caller who was
+	// told that it failed, or who has died: the next one gets the success.
+	DestroyUnreported bool `json:"destroy_unreported,omitempty"`
 
 	Process *Process `json:"process,omitempty"`
 	// VMM and VMMVersion are those of the last process.
