@@ -30,7 +30,7 @@ func TestSuiteFailsEveryWrongProvider(t *testing.T) {
 		t.Fatal(err)
 	}
 	cmd := exec.CommandContext(t.Context(), self, "-test.run=^TestWrongProviders$", "-test.v",
-		"-test.parallel=8", "-test.timeout=2m", "-rapid.nofailfile", "-rapid.shrinktime=10ms")
+		"-test.parallel=8", "-test.timeout=2m", "-rapid.nofailfile", "-rapid.shrinktime=10ms", "-rapid.checks=1000")
 	cmd.Env = append(os.Environ(), childEnv+"=1")
 	out, err := cmd.CombinedOutput()
 	text := string(out)
@@ -79,6 +79,7 @@ func TestWrongProviders(t *testing.T) {
 				return
 			}
 			o.Timeout = 2 * time.Second // some faults are calls that never return
+			o.Checks = 1000             // until the fault is found, which takes about ten
 			microvmtest.RunSection(t, w.section, factory, o)
 		})
 	}

@@ -21,7 +21,8 @@ type Options struct {
 	// VMs, and there is one short random history.
 	Slow bool
 	// Checks is the number of random histories, Steps the number of verbs in
-	// each. Defaults: 100 and 30; with Slow 1 and 12.
+	// each. Defaults: 100 and 30; with Slow 1 and 12. More than 100 checks need
+	// the flag -rapid.checks too.
 	Checks, Steps int
 	// Budget is the time after which no further random history is begun; the
 	// first always runs. Default 10 s. How much the suite tries depends on it,
