@@ -19,10 +19,11 @@ func (a *app) recoverCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "recover",
 		Short: "Mend what a crash has left, and say what can't be mended",
-		Long: `Finish or take back what was cut off by a crash, and report what can't be used
-and why. Every command does this at its start, for VMs that no other program is
-working on; this one says how it went. Records that can't be read are left
-where they are. The exit code is 1 when something is left that needs you.`,
+		Long: `Finish or take back what was cut off by a crash, and say which VMs run, which
+another program is working on, and which can't be used and why. Every command
+does the mending at its start, this one too: what is listed is how things stand
+after it. Records that can't be read are left where they are. The exit code is 1
+when something is left that needs you.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return a.with(cmd.Context(), func(rt runtime) error {

@@ -81,7 +81,8 @@ func (a *app) runVM(ctx context.Context, rt runtime, id string, spec microvm.Spe
 	if spec.Console != nil && spec.Console.Input {
 		err = a.attach(ctx, rt, id, -1)
 	} else {
-		err = a.follow(ctx, console, id, -1, a.out)
+		out := &printableWriter{w: a.out}
+		err = errors.Join(a.follow(ctx, console, id, -1, out), out.Flush())
 	}
 	return a.endRun(ctx, rt, id, o, err)
 }
