@@ -347,3 +347,37 @@ func TestTheConsoleSendsEveryKeyAndTheEscapeLeaves(t *testing.T) {
 		t.Errorf("the guest's bytes are %q in logs, want the control character as an escape", text)
 	}
 }
+
+func TestRunWithInputGivesTheTerminalToTheGuestAndTheEscapeEndsTheRun(t *testing.T) {
+	t.Parallel()
+	h := newHost(t)
+	cmd := h.command(h.runFlags("mine", "-i", "--rm", "--boot-args", "console=ttyS0 fcemu.echo")...)
+	keys, screen := onTerminal(t, cmd)
+	screen.await(t, "Ctrl-] leaves")
+	if _, err := keys.Write([]byte("typed\x03\n")); err != nil {
+		t.Fatal(err)
+	}
+	screen.await(t, "typed")
+	if v := h.view("mine"); v.Status != microvm.StatusRunning {
+		t.Errorf("Ctrl-C ended the VM: it is %s", v.Status)
+	}
+	if _, err := keys.Write([]byte{0x1d}); err != nil {
+		t.Fatal(err)
+	}
+	if code := exitCode(t, cmd); code != 0 {
+		t.Errorf("exit code %d, want 0:\n%s", code, screen.String())
+	}
+	if v := h.view("mine"); v.Status != microvm.StatusDestroyed {
+		t.Errorf("the VM is %s, want destroyed", v.Status)
+	}
+}
+
+func TestFollowedLogsEndWithTheVM(t *testing.T) {
+	t.Parallel()
+	h := newHost(t)
+	h.do(h.runFlags("a", "-d", "--boot-args", "console=ttyS0 fcemu.console=lines:50:200 fcemu.reboot_after=2s")...)
+	text := h.do("logs", "-f", "--tail", "-1", "a")
+	if n := strings.Count(text, "\n"); n < 50 {
+		t.Errorf("%d lines were followed, want the 50 of the guest:\n%s", n, text)
+	}
+}
