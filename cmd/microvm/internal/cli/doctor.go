@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"fmt"
+	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -54,9 +55,15 @@ func (a *app) examine(ctx context.Context) (doctor.Report, error) {
 	return doctor.Examine(ctx, doctor.Options{
 		StateDir:  host.StateDir,
 		GuestDirs: guestDirs(host.StateDir),
-		Find:      findProgram,
-		VMM:       vmm,
-		Engine:    choice.engine,
+		Find: func(name string) (string, bool) {
+			path, ok := findProgram(name)
+			if helper := vsockHelper(host.StateDir); !ok && name == filepath.Base(helper) {
+				return helper, true
+			}
+			return path, ok
+		},
+		VMM:    vmm,
+		Engine: choice.engine,
 	}), nil
 }
 

@@ -82,8 +82,8 @@ func (a *app) chooseVMM(c *firecracker.Config) (vmmChoice, error) {
 		}
 		choice.path = path
 		c.Env = setVariable(c.Env, engineVariable, choice.engine)
-		if err := addToPath(c.StateDir); err != nil {
-			return choice, err
+		if path, helper := os.Getenv("PATH"), vsockHelper(c.StateDir); path != "" && helper != "" {
+			c.Env = setVariable(c.Env, "PATH", path+string(os.PathListSeparator)+filepath.Dir(helper))
 		}
 	} else if choice.path == "" {
 		choice.path, _ = findProgram("firecracker")
@@ -111,19 +111,19 @@ func setVariable(env []string, name, value string) []string {
 	return append(env, name+"="+value)
 }
 
-// addToPath lets fcemu find its helpers where "make guest" puts them: with the
-// guest.
-func addToPath(stateDir string) error {
-	path := os.Getenv("PATH")
+// vsockHelper is the vhost-device-vsock that "make guest" has put with the guest;
+// empty when there is none.
+func vsockHelper(stateDir string) string {
 	for _, dir := range guestDirs(stateDir) {
-		if _, err := os.Stat(filepath.Join(dir, "vhost-device-vsock")); err == nil {
-			path += string(os.PathListSeparator) + filepath.Clean(dir)
+		path, err := filepath.Abs(filepath.Join(dir, "vhost-device-vsock"))
+		if err != nil {
+			continue
+		}
+		if _, err := os.Stat(path); err == nil {
+			return path
 		}
 	}
-	if path == os.Getenv("PATH") {
-		return nil
-	}
-	return os.Setenv("PATH", strings.TrimPrefix(path, string(os.PathListSeparator)))
+	return ""
 }
 
 // isEmulator says whether the VM's VMM is fcemu, which says so in its version.
