@@ -19,9 +19,12 @@ unset MICROVM_STATE_DIR MICROVM_GUEST_DIR MICROVM_FIRECRACKER_BIN MICROVM_EMULAT
 racy=$(go list ./console ./fcapi ./fcemu/... ./firecracker ./inmem ./internal/record ./snapshot ./vmm ./vsock ./cmd/microvm/internal/...)
 rest=$(go list ./... | grep -vxF "$racy")
 
+# A fault in one half does not hide those of the other.
+failed=0
 say "with the race detector"
 # shellcheck disable=SC2086 # lists of packages
-CGO_ENABLED=1 go test -race -timeout 10m $racy
+CGO_ENABLED=1 go test -race -timeout 10m $racy || failed=1
 say "without"
 # shellcheck disable=SC2086
-go test -timeout 10m $rest
+go test -timeout 10m $rest || failed=1
+exit $failed
