@@ -123,10 +123,13 @@ func (e *Engine) Start(ctx context.Context, cfg *fcemu.Config) error {
 	}
 	if err := e.boot(ctx, cfg, v); err != nil {
 		v.abandon()
-		e.resetVsock()
 		return err
 	}
 	e.vm = v
+	if e.vsock != nil {
+		e.vsock.plugged = true
+		e.openVsock()
+	}
 	v.release()
 	return nil
 }
@@ -171,6 +174,8 @@ func (e *Engine) Pause(ctx context.Context) error {
 		return nil
 	}
 	if err := e.unplugVsock(ctx); err != nil {
+		e.openVsock()
+		e.awaitVsock()
 		return err
 	}
 	if _, err := e.vm.qmp.run(ctx, "stop", nil); err != nil {
@@ -200,6 +205,7 @@ func (e *Engine) Resume(ctx context.Context) error {
 		return err
 	}
 	e.vm.paused = false
+	e.openVsock()
 	e.awaitVsock()
 	if plugged {
 		e.settleVsock(ctx)
@@ -230,7 +236,7 @@ func (e *Engine) Close() error {
 	if e.vsock != nil {
 		e.vsock.stopWaiting()
 	}
-	e.closeVsock() // first: a backend whose QEMU is gone removes its socket
+	e.closeVsock()
 	if e.vm != nil {
 		e.vm.abandon()
 		e.vm = nil

@@ -103,7 +103,6 @@ func (e *Engine) spawn(ctx context.Context, cfg *fcemu.Config, m machine, mem *o
 		if err != nil {
 			return nil, err
 		}
-		theirs = append(theirs, c)
 		m.vsockFD = 3 + len(passed)
 		passed = append(passed, c)
 	}

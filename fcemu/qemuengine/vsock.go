@@ -23,15 +23,8 @@ import (
 // vsock device. A guest that is up takes 0.2 to 0.4 s.
 const unplugTimeout = 5 * time.Second
 
-const (
-	plugTries     = 3
-	answerTimeout = time.Second
-	noPort        = 1<<32 - 2 // VMADDR_PORT_ANY - 1
-)
-
 // vsock is the host's side of the guest's vsock device: a vhost-device-vsock
-// process, which listens on uds_path and speaks Firecracker's protocol there.
-// QEMU can't save the device. So the guest loses it before it is paused and
+// process, which speaks Firecracker's protocol, behind a door on uds_path. QEMU can't save the device. So the guest loses it before it is paused and
 // gets it back when it goes on; its listeners survive, open connections end,
 // as across a snapshot of Firecracker's.
 type vsock struct {
@@ -39,8 +32,11 @@ type vsock struct {
 	cid     uint32
 	path    string
 
+	door    *vsockDoor
 	backend *child
-	conn    *os.File // to the backend, until QEMU has it
+	socket  *os.File // the backend's, an O_PATH descriptor
+	link    *os.File // to the backend; QEMU is given it, too
+	linked  bool     // QEMU was given it
 
 	plugged bool // the guest has the device
 	leaving bool // the guest was asked to let go of it and has not answered
@@ -58,7 +54,7 @@ type lateUnplug struct {
 func (e *Engine) attachVsock(ctx context.Context, v *fcemu.Vsock) error {
 	if old := e.vsock; old != nil {
 		e.vsock = nil
-		old.stopBackend()
+		old.close()
 		if err := old.unlink(); err != nil {
 			return err
 		}
@@ -74,21 +70,42 @@ func (e *Engine) attachVsock(ctx context.Context, v *fcemu.Vsock) error {
 	if strings.HasSuffix(s.path, "/") {
 		return fmt.Errorf("vsock: bind uds_path %q: %w", s.path, unix.EISDIR)
 	}
-	if _, err := os.Lstat(s.path); err == nil {
-		return fmt.Errorf("vsock: bind uds_path %q: %w", s.path, unix.EADDRINUSE)
+	l, err := listenBeside(s.path)
+	if err != nil {
+		return fmt.Errorf("vsock: bind uds_path %q: %w", s.path, err)
 	}
+	s.door = newVsockDoor(l)
 	if err := s.startBackend(ctx); err != nil {
-		return fmt.Errorf("vsock: %w", err)
+		s.close()
+		return errors.Join(fmt.Errorf("vsock: %w", err), s.unlink())
 	}
 	e.vsock = s
 	return nil
 }
 
-// startBackend returns when the backend listens on uds_path and we have the
-// only connection to its other socket, whose name is gone again. That socket
-// is beside uds_path, where we may write, and the backend is started there, so
-// that its paths are short however deep that is.
-func (s *vsock) startBackend(ctx context.Context) error {
+// listenBeside binds a path that may be too long for a socket's address.
+func listenBeside(path string) (*net.UnixListener, error) {
+	home, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return nil, err
+	}
+	defer home.Close()
+	short := fmt.Sprintf("/proc/self/fd/%d/%s", home.Fd(), filepath.Base(path))
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: short, Net: "unix"})
+	var no unix.Errno
+	if errors.As(err, &no) {
+		return nil, no // the rest speaks of the short path
+	}
+	return l, err
+}
+
+// startBackend returns when the backend is up. It must bind uds_path, because
+// it makes the names of the guest's calls from that, so the door's socket makes
+// room meanwhile. We keep the only connection to its other socket, and both
+// lose their names. That other socket is beside uds_path, where we may write,
+// and the backend is started there, so that its paths are short however deep
+// that is.
+func (s *vsock) startBackend(ctx context.Context) (err error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, startTimeout, errors.New("vhost-device-vsock did not come up in time"))
 	defer cancel()
 	home := filepath.Dir(s.path)
@@ -102,6 +119,16 @@ func (s *vsock) startBackend(ctx context.Context) error {
 		return fmt.Errorf("open the directory of a socket: %w", err)
 	}
 	defer in.Close()
+	putBack, err := putAside(s.path, filepath.Join(dir, "door"))
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if back := putBack(); back != nil {
+			s.stopBackend()
+			err = errors.Join(err, back)
+		}
+	}()
 	cmd := exec.Command(s.program, "--guest-cid="+strconv.FormatUint(uint64(s.cid), 10),
 		"--socket="+filepath.Join(filepath.Base(dir), "vu"), "--uds-path="+filepath.Base(s.path))
 	cmd.Dir = home
@@ -109,7 +136,7 @@ func (s *vsock) startBackend(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	conn, err := dialBackend(ctx, fmt.Sprintf("/proc/self/fd/%d/vu", in.Fd()), backend.exited)
+	link, err := dialBackend(ctx, fmt.Sprintf("/proc/self/fd/%d/vu", in.Fd()), backend.exited)
 	if err != nil {
 		backend.kill()
 		if said := backend.stderr.String(); said != "" {
@@ -117,8 +144,33 @@ func (s *vsock) startBackend(ctx context.Context) error {
 		}
 		return fmt.Errorf("vhost-device-vsock did not start: %w", err)
 	}
-	s.backend, s.conn = backend, conn
+	socket, err := unix.Open(s.path, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		link.Close()
+		backend.kill()
+		return fmt.Errorf("open the socket of vhost-device-vsock: %w", err)
+	}
+	s.backend, s.link, s.linked, s.socket = backend, link, false, os.NewFile(uintptr(socket), "vsock")
 	return nil
+}
+
+// putAside renames a file; putBack renames it back over whatever has its name
+// by then. A file that its user has removed stays removed.
+func putAside(path, aside string) (putBack func() error, err error) {
+	back := func() error { return os.Rename(aside, path) }
+	err = os.Rename(path, aside)
+	if errors.Is(err, os.ErrNotExist) {
+		back, err = func() error { return os.Remove(path) }, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("move uds_path aside: %w", err)
+	}
+	return func() error {
+		if err := back(); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("move uds_path back: %w", err)
+		}
+		return nil
+	}, nil
 }
 
 // dialBackend tries until the socket is there. It has no other sign of life.
@@ -145,14 +197,19 @@ func dialBackend(ctx context.Context, path string, exited <-chan struct{}) (*os.
 }
 
 func (s *vsock) stopBackend() {
-	if s.conn != nil {
-		s.conn.Close()
-		s.conn = nil
+	if s.backend == nil {
+		return
 	}
-	if s.backend != nil {
-		s.backend.kill()
-		s.backend = nil
-	}
+	s.door.shut()
+	s.backend.kill() // before its links end: it would bind uds_path once more
+	s.link.Close()
+	s.socket.Close()
+	s.backend, s.link, s.socket = nil, nil, nil
+}
+
+func (s *vsock) close() {
+	s.stopBackend()
+	s.door.close()
 }
 
 // unlink removes uds_path, if it is a socket.
@@ -170,26 +227,26 @@ func (s *vsock) unlink() error {
 	return nil
 }
 
-// renew replaces the backend by a fresh one: it serves one connection only.
-func (s *vsock) renew(ctx context.Context) error {
-	s.stopBackend()
-	if err := s.unlink(); err != nil {
-		return err
-	}
-	return s.startBackend(ctx)
-}
-
-// connection is the one to give to QEMU; the caller closes it.
+// connection is the one to give to QEMU. A backend serves one only.
 func (s *vsock) connection(ctx context.Context) (*os.File, error) {
-	if s.conn == nil {
-		if err := s.renew(ctx); err != nil {
+	if s.linked || s.backend == nil {
+		s.stopBackend()
+		if err := s.startBackend(ctx); err != nil {
 			return nil, fmt.Errorf("vsock: %w", err)
 		}
 	}
-	c := s.conn
-	s.conn = nil
-	s.plugged = true
-	return c, nil
+	s.linked = true
+	return s.link, nil
+}
+
+// openVsock lets the host in to a device that the guest has now.
+func (e *Engine) openVsock() {
+	if e.vsock == nil || !e.vsock.plugged {
+		return
+	}
+	p := &vsockPlug{vm: e.vm, socket: e.vsock.socket, link: e.vsock.link}
+	p.ctx, p.cancel = context.WithCancel(context.Background())
+	e.vsock.door.open(p)
 }
 
 // unplugVsock takes the device from a running guest that is to be paused. A
@@ -203,6 +260,7 @@ func (e *Engine) unplugVsock(ctx context.Context) error {
 	if !s.plugged || !v.vsockInUse(ctx) {
 		return nil
 	}
+	s.door.shut()
 	v.mu.Lock()
 	if v.unplugged == nil || !s.leaving {
 		v.unplugged = make(chan bool, 1)
@@ -240,9 +298,7 @@ func (e *Engine) vsockLeft(ctx context.Context, gone bool) error {
 	if _, err := e.vm.qmp.run(ctx, "chardev-remove", object{"id": vsockChardev}); err != nil {
 		return fmt.Errorf("let go of the vsock backend: %w", err)
 	}
-	if err := s.renew(ctx); err != nil {
-		return fmt.Errorf("vsock: %w", err)
-	}
+	s.stopBackend()
 	return nil
 }
 
@@ -256,8 +312,6 @@ func (e *Engine) plugVsock(ctx context.Context) (plugged bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	defer c.Close()
-	s.plugged = false
 	q := e.vm.qmp
 	if err := q.passFile(ctx, vsockChardev, c); err != nil {
 		return false, fmt.Errorf("hand the vsock backend over: %w", err)
@@ -275,67 +329,13 @@ func (e *Engine) plugVsock(ctx context.Context) (plugged bool, err error) {
 	return true, nil
 }
 
-// settleVsock waits until the device works after a plug; until then the backend
-// resets whoever connects. Now and then the backend and the guest's new driver
-// miss each other's first notice and stay mute: then the plug is repeated.
+// settleVsock waits until the device works that the guest was just given.
 func (e *Engine) settleVsock(ctx context.Context) {
-	for range plugTries {
-		e.awaitVsockDriver(ctx)
-		if e.vsock.answers(ctx) || ctx.Err() != nil {
-			return
-		}
-		e.logf(fcemu.LevelDebug, "The guest's vsock device is mute: plugging it again.")
-		err := e.unplugVsock(ctx)
-		if err == nil {
-			_, err = e.plugVsock(ctx)
-		}
-		if err != nil {
-			e.logf(fcemu.LevelError, "The guest's vsock device is gone: %v.", err)
-			return
-		}
-	}
-	e.logf(fcemu.LevelWarn, "The guest's vsock device does not answer yet.")
-}
-
-// awaitVsockDriver gives the guest's driver time to take the new device.
-func (e *Engine) awaitVsockDriver(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, unplugTimeout)
 	defer cancel()
-	retry := time.NewTicker(5 * time.Millisecond)
-	defer retry.Stop()
-	for !e.vm.vsockInUse(ctx) {
-		select {
-		case <-retry.C:
-		case <-e.vm.child.exited:
-			return
-		case <-ctx.Done():
-			return
-		}
+	if !e.vsock.door.settle(ctx) {
+		e.logf(fcemu.LevelWarn, "The guest's vsock device does not answer yet.")
 	}
-}
-
-// answers asks for a port that nobody listens on: a device that works answers
-// at once by ending the connection.
-func (s *vsock) answers(ctx context.Context) bool {
-	home, err := os.Open(filepath.Dir(s.path))
-	if err != nil {
-		return false
-	}
-	defer home.Close()
-	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
-	defer cancel()
-	c, err := new(net.Dialer).DialContext(ctx, "unix", fmt.Sprintf("/proc/self/fd/%d/%s", home.Fd(), filepath.Base(s.path)))
-	if err != nil {
-		return false
-	}
-	defer c.Close()
-	stop := context.AfterFunc(ctx, func() { c.Close() })
-	defer stop()
-	if _, err := fmt.Fprintf(c, "CONNECT %d\n", noPort); err != nil {
-		return false
-	}
-	_, err = c.Read(make([]byte, 1))
-	return !errors.Is(err, net.ErrClosed)
 }
 
 // awaitVsock follows up on a guest that goes on while it still owes an answer:
@@ -357,6 +357,9 @@ func (e *Engine) awaitVsock() {
 			err := e.vsockLeft(ctx, gone)
 			if err == nil {
 				_, err = e.plugVsock(ctx)
+			}
+			if err == nil {
+				e.openVsock()
 			}
 			if err != nil && ctx.Err() == nil {
 				e.logf(fcemu.LevelError, "The guest's vsock device is gone: %v.", err)
@@ -388,17 +391,10 @@ func (v *vm) vsockInUse(ctx context.Context) bool {
 	return st.Started
 }
 
-// resetVsock makes the vsock ready for another start after a failed one.
-func (e *Engine) resetVsock() {
-	if e.vsock != nil {
-		e.vsock.plugged = false
-	}
-}
-
 // closeVsock leaves the socket's file behind, as Firecracker does.
 func (e *Engine) closeVsock() {
 	if e.vsock != nil {
-		e.vsock.stopBackend()
+		e.vsock.close()
 		e.vsock = nil
 	}
 }

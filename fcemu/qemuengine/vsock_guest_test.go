@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -88,6 +89,7 @@ func TestVsockWorksBeforeAndAfterASnapshotAndInAClone(t *testing.T) {
 	if left, err := filepath.Glob(filepath.Join(g.dir, ".fcemu-*")); err != nil || left != nil {
 		t.Errorf("left by the PUT: %q, %v", left, err)
 	}
+	besiege(t, path)
 	g.boot(cfg)
 	g.shell("cat /dev/vdb > /tmp/agent; chmod +x /tmp/agent; /tmp/agent echo 52 &", "listening")
 	if err := talk(path, 52, "before"); err != nil {
@@ -123,6 +125,7 @@ func TestVsockWorksBeforeAndAfterASnapshotAndInAClone(t *testing.T) {
 	if err := loadClone(clone, snap, own); err != nil {
 		t.Fatal(err)
 	}
+	besiege(t, own)
 	clone.mustResume()
 	if err := talk(own, 52, "clone"); err != nil {
 		t.Errorf("in the clone: %v", err)
@@ -141,6 +144,30 @@ func TestVsockWorksBeforeAndAfterASnapshotAndInAClone(t *testing.T) {
 	if _, err := os.Lstat(own); err != nil {
 		t.Errorf("the socket's file is gone at the end, Firecracker leaves it: %v", err)
 	}
+}
+
+// besiege has somebody connect all the time, until the test ends, whether the
+// guest's device is there, comes, or goes: none of it may make the device mute.
+func besiege(t *testing.T, path string) {
+	over := make(chan struct{})
+	var wg sync.WaitGroup
+	t.Cleanup(func() { close(over); wg.Wait() })
+	wg.Go(func() {
+		for {
+			if c, err := net.Dial("unix", path); err == nil {
+				// Whether it is reset or refused does not matter to him.
+				_ = c.SetDeadline(time.Now().Add(5 * time.Millisecond))
+				_, _ = fmt.Fprintf(c, "CONNECT %d\n", 53)
+				_, _ = c.Read(make([]byte, 1))
+				c.Close()
+			}
+			select {
+			case <-over:
+				return
+			case <-time.After(time.Millisecond):
+			}
+		}
+	})
 }
 
 // loadClone loads a snapshot whose vsock is to be at path.
