@@ -24,6 +24,15 @@
 // Where a comment says "since 1.x", an older release refuses the field (or the
 // endpoint) with status 400.
 //
+// # Releases
+//
+// The package holds a table of what each release understands. [Supports] looks
+// a request up in it, whatever made its body; [Client.CheckVersion] has Do look
+// up every request before it is sent. [SnapshotFormat] and [KnownDefects] tell
+// what snapshots a release writes and what is known to be wrong with it. The
+// table ends at 1.17, before its release; later lines are given the benefit of
+// the doubt.
+//
 // # Errors
 //
 //   - [*Error]: Firecracker answered with a status of 400 or more.
@@ -32,6 +41,8 @@
 //     [ErrProtocol] (the answer was not one that Firecracker gives) and
 //     [ErrClosed] behind it.
 //   - [ErrInvalidRequest]: nothing was sent, the request itself is wrong.
+//   - [*UnsupportedError]: nothing was sent, the release of CheckVersion does not
+//     understand the request. errors.Is finds [ErrUnsupported] behind it.
 //
 // A request whose bytes were sent is never sent again, with one exception: a
 // GET on a kept connection that ended without any byte of an answer.

@@ -19,6 +19,12 @@ var (
 	// ErrInvalidRequest is behind the error of a request that was not sent
 	// because it could not have been understood as meant.
 	ErrInvalidRequest = errors.New("invalid request")
+	// ErrUnsupported is behind the error of a request that was not sent because
+	// the VMM's release does not understand it. The error is an
+	// *UnsupportedError.
+	ErrUnsupported = errors.New("not supported by Firecracker")
+	// ErrInvalidVersion is behind the error of ParseVersion.
+	ErrInvalidVersion = errors.New("not a version of Firecracker")
 )
 
 // maxFault bounds Error.Fault, in bytes.

@@ -58,3 +58,26 @@ func ExampleClient() {
 		log.Fatal(err)
 	}
 }
+
+// What a VMM does not understand is known before it is asked.
+func ExampleSupports() {
+	v, err := fcapi.ParseVersion("v1.15.1")
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(fcapi.Supports(v, fcapi.PutNetworkInterfaceRequest(fcapi.NetworkInterface{
+		IfaceID: "eth0", HostDevName: "tap0", MTU: 1400,
+	})))
+	// Output:
+	// PUT /network-interfaces/eth0: field "mtu": not supported by Firecracker 1.15.1: it needs 1.16.0 or newer
+}
+
+func ExampleKnownDefects() {
+	for _, d := range fcapi.KnownDefects(fcapi.Version{Major: 1, Minor: 16, Patch: 0}) {
+		if d.ID == fcapi.DefectVsockDeadOnRestore {
+			fmt.Printf("%s; mended in %v\n", d.Summary, d.FixedIn)
+		}
+	}
+	// Output:
+	// vsock connections from the guest time out after a restore, when the snapshot caught one sending; mended in [1.16.1]
+}

@@ -89,24 +89,29 @@ func devicePath(kind, id string) string {
 	return "/" + kind + "/" + url.PathEscape(id)
 }
 
-// encode returns the request as bytes for the wire. The headers are those that
-// Firecracker understands and no others; a body always has a Content-Length.
-func (r Request) encode() ([]byte, error) {
+// body checks the request and returns its body as JSON, nil when it has none.
+func (r Request) body() ([]byte, error) {
 	if err := r.check(); err != nil {
 		return nil, err
 	}
-	var body []byte
-	if r.Body != nil {
-		var err error
-		if body, err = json.Marshal(r.Body); err != nil {
-			return nil, fmt.Errorf("%w: %s: encode body: %w", ErrInvalidRequest, r, err)
-		}
-		// A path that is not UTF-8 would silently become another path. What
-		// goes into the MMDS is the user's own JSON.
-		if r.Path != "/mmds" && replacedBytes(body) {
-			return nil, fmt.Errorf("%w: %s: a string in the body is not valid UTF-8", ErrInvalidRequest, r)
-		}
+	if r.Body == nil {
+		return nil, nil
 	}
+	body, err := json.Marshal(r.Body)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %s: encode body: %w", ErrInvalidRequest, r, err)
+	}
+	// A path that is not UTF-8 would silently become another path. What goes
+	// into the MMDS is the user's own JSON.
+	if r.Path != "/mmds" && replacedBytes(body) {
+		return nil, fmt.Errorf("%w: %s: a string in the body is not valid UTF-8", ErrInvalidRequest, r)
+	}
+	return body, nil
+}
+
+// message returns the request as bytes for the wire. The headers are those that
+// Firecracker understands and no others; a body always has a Content-Length.
+func (r Request) message(body []byte) []byte {
 	msg := make([]byte, 0, 128+len(r.Path)+len(body))
 	msg = append(msg, r.Method...)
 	msg = append(msg, ' ')
@@ -121,7 +126,7 @@ func (r Request) encode() ([]byte, error) {
 		msg = append(msg, "\r\n"...)
 	}
 	msg = append(msg, "\r\n"...)
-	return append(msg, body...), nil
+	return append(msg, body...)
 }
 
 // replacedBytes reports whether encoding/json had to replace bytes that were

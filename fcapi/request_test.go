@@ -7,6 +7,15 @@ import (
 	"testing"
 )
 
+// encode is what Client.Do sends.
+func (r Request) encode() ([]byte, error) {
+	body, err := r.body()
+	if err != nil {
+		return nil, err
+	}
+	return r.message(body), nil
+}
+
 func TestRequestThatWouldBeMisunderstoodIsNotSent(t *testing.T) {
 	t.Parallel()
 	get := func(path string) Request { return Request{Method: "GET", Path: path} }

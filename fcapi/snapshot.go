@@ -81,8 +81,8 @@ type SnapshotLoad struct {
 	// VsockOverride is known since 1.16.
 	VsockOverride *VsockOverride `json:"vsock_override,omitempty"`
 	// ClockRealtime moves the guest's kvmclock on by the time that has passed
-	// since the snapshot. x86_64 only, since 1.16. The load fails, and ends the
-	// VMM, when the snapshot lacks what it needs.
+	// since the snapshot. x86_64 only, since 1.14.4, 1.15.1 and 1.16.0. The load
+	// fails, and ends the VMM, when the snapshot lacks what it needs.
 	ClockRealtime bool `json:"clock_realtime,omitempty"`
 	// HugePages is HugePagesSnapshot by default. HugePages2M needs the Uffd
 	// backend. Since 1.17.
