@@ -15,6 +15,7 @@ import (
 	"runtime"
 	"strconv"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -22,6 +23,9 @@ import (
 // maxQMPMessage bounds one message from QEMU. The largest that is asked for
 // (block statistics of 29 drives) has some 60 KiB.
 const maxQMPMessage = 1 << 20
+
+// writeTimeout bounds how long QEMU may take to read one command.
+const writeTimeout = 10 * time.Second
 
 // errQMPClosed is what a command gets when QEMU is gone.
 var errQMPClosed = errors.New("QEMU's control connection is closed")
@@ -236,14 +240,18 @@ func (c *qmpClient) send(ctx context.Context, request any, files []*os.File) err
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	// A half-written command makes the connection useless, so a ctx that ends
-	// in the middle closes it: QEMU has stopped reading, it is as good as dead.
-	stop := context.AfterFunc(ctx, func() { c.fail(context.Cause(ctx)) })
-	defer stop()
+	// A half-written command makes the connection useless, so an ended ctx does
+	// not cut it off. A QEMU that reads nothing for so long is as good as dead.
+	if err := c.conn.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
+		return err
+	}
 	b = append(b, '\n')
 	n, _, err := c.conn.WriteMsgUnix(b, oob, nil)
 	if err == nil && n < len(b) {
 		_, err = c.conn.Write(b[n:])
+	}
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		c.fail(err)
 	}
 	runtime.KeepAlive(files)
 	return err

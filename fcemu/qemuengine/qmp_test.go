@@ -147,6 +147,28 @@ func TestQMPHandshakeHonoursItsContext(t *testing.T) {
 	}
 }
 
+// Whoever gives up in the middle of a command does not take the connection
+// from the others.
+func TestQMPOutlivesCancelledCommands(t *testing.T) {
+	t.Parallel()
+	c, err := newQMP(t.Context(), fakeQEMU(t, func(_, id string) string { return `{"return":{},"id":"` + id + `"}` }), func(qmpMessage) {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.close()
+	for range 2000 {
+		ctx, cancel := context.WithCancel(t.Context())
+		go cancel()
+		if _, err := c.run(ctx, "query-status", nil); err != nil && !errors.Is(err, context.Canceled) {
+			t.Fatal(err)
+		}
+		cancel()
+	}
+	if _, err := c.run(t.Context(), "query-status", nil); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestQMPMessagesAreBounded(t *testing.T) {
 	t.Parallel()
 	if _, err := readQMP(bufio.NewReader(strings.NewReader(strings.Repeat("x", maxQMPMessage+1)))); err == nil {
