@@ -70,14 +70,14 @@ type Error struct {
 func (e *Error) Error() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s VM %q: ", e.Verb, e.VMID)
-	if e.Stage != "" {
+	cause := "failed"
+	if e.Err != nil {
+		cause = e.Err.Error()
+	}
+	if e.Stage != "" && !strings.HasPrefix(cause, e.Stage) {
 		fmt.Fprintf(&b, "%s: ", e.Stage)
 	}
-	if e.Err != nil {
-		b.WriteString(e.Err.Error())
-	} else {
-		b.WriteString("failed")
-	}
+	b.WriteString(cause)
 	if e.Remedy != "" {
 		fmt.Fprintf(&b, " (%s)", e.Remedy)
 	}

@@ -2,9 +2,11 @@ package firecracker
 
 import (
 	"bytes"
+	"fmt"
 	"os"
 	"path/filepath"
 
+	"github.com/tangle-network/microvm"
 	"github.com/tangle-network/microvm/fcapi"
 	"github.com/tangle-network/microvm/image"
 	"github.com/tangle-network/microvm/snapshot"
@@ -20,9 +22,34 @@ type captured struct {
 // diffFile holds a diff until it is composed with its base.
 const diffFile = "memory.diff"
 
+// planCapture decides, before the guest stands still, how its memory is written.
+// Dirty tracking is used up by each snapshot, whether it succeeds or not: the
+// record forgets it before, and remembers it when the next one can build on this.
+func (o *op) planCapture(m *machine) error {
+	v, err := parseVersion(m.ident.Version)
+	if err != nil {
+		return err
+	}
+	if o.Rec.Spec.HugePages == string(fcapi.HugePages2M) {
+		return fmt.Errorf("huge_pages 2M: %w: Firecracker can't restore such memory from a file", microvm.ErrUnsupported)
+	}
+	if b := o.Rec.Base; b != nil && b.PID == m.ident.PID && isRegular(filepath.Join(o.Dir, b.File)) {
+		o.base = filepath.Join(o.Dir, b.File)
+	}
+	tracked := isTrue(o.Rec.Spec.TrackDirtyPages)
+	// A guest that booted in this process has its memory in anonymous pages: those
+	// that were never touched are zero, and a diff leaves them out. Without
+	// tracking it is made with mincore(2), which misses pages in swap.
+	o.wholeDiff = o.Rec.ColdBoot && (tracked || v.has(sinceMincoreDiff) && !swapInUse())
+	if !tracked {
+		return nil // nothing is used up
+	}
+	o.Rec.Base, o.Rec.ColdBoot = nil, false
+	return o.Save()
+}
+
 // capture lets the VMM write the paused guest's state and memory into the run
-// directory. Its undo removes them. What is tracked is used up by it, whether it
-// succeeds or not: the next one starts over unless this one is kept.
+// directory, as planCapture has decided. Its undo removes them.
 func (o *op) capture(m *machine) (captured, error) {
 	c := captured{dir: o.run(draftName)}
 	if err := os.RemoveAll(c.dir); err != nil {
@@ -32,38 +59,18 @@ func (o *op) capture(m *machine) (captured, error) {
 		return c, err
 	}
 	o.undo.push(func() error { return os.RemoveAll(c.dir) })
-	v, err := parseVersion(m.ident.Version)
-	if err != nil {
-		return c, err
-	}
 	kind, memory := fcapi.SnapshotFull, memoryFile
 	switch {
-	case o.Rec.Base != nil && o.Rec.Base.PID == m.ident.PID && isRegular(filepath.Join(o.Dir, o.Rec.Base.File)):
-		kind, memory, c.base = fcapi.SnapshotDiff, diffFile, filepath.Join(o.Dir, o.Rec.Base.File)
-	case o.Rec.ColdBoot && o.wholeDiff(v):
-		// A guest that booted in this process has its memory in anonymous pages:
-		// those that were never touched are zero, and a diff leaves them out.
+	case o.base != "":
+		kind, memory, c.base = fcapi.SnapshotDiff, diffFile, o.base
+	case o.wholeDiff:
 		kind = fcapi.SnapshotDiff
 	}
-	o.Rec.Base, o.Rec.ColdBoot = nil, false
-	o.undo.push(o.Save) // the record must not promise a chain that this has broken
 	return c, o.sendOne(o.ctx, m, fcapi.CreateSnapshotRequest(fcapi.SnapshotCreate{
 		SnapshotType: kind,
 		SnapshotPath: filepath.Join(draftName, stateFile),
 		MemFilePath:  filepath.Join(draftName, memory),
 	}), transferTimeout(o.Rec.Spec.MemoryMiB))
-}
-
-// wholeDiff says whether a first Diff holds all of the guest's memory. Without
-// dirty tracking it is made with mincore(2), which misses pages in swap.
-func (o *op) wholeDiff(v version) bool {
-	if o.Rec.Spec.HugePages == string(fcapi.HugePages2M) {
-		return false
-	}
-	if isTrue(o.Rec.Spec.TrackDirtyPages) {
-		return true
-	}
-	return v.has(sinceMincoreDiff) && !swapInUse()
 }
 
 func swapInUse() bool {

@@ -24,7 +24,8 @@ type Config struct {
 	StateDir string
 	// Binary is the VMM, a path or a name on PATH; default "firecracker".
 	Binary string
-	// Env is added to the VMM's environment, which otherwise holds PATH alone.
+	// Env is added to the VMM's environment, which otherwise holds PATH alone;
+	// a PATH in it takes the place of this program's.
 	Env []string
 
 	// Defaults for specs. Initrd goes with Kernel: a spec that names a kernel of
@@ -57,6 +58,9 @@ type Config struct {
 	// VerifyRestore checks all checksums of a snapshot before it is restored,
 	// which reads all of it. Without, sizes and the state's checksum are checked.
 	VerifyRestore bool
+	// NoRecovery leaves recovery and the forgetting of tombstones to the caller:
+	// Open changes nothing then. Call Recover before any verb.
+	NoRecovery bool
 	// TombstoneRetention is after how long a destroyed VM without snapshots is
 	// forgotten, by Open; default 7 days. Negative: never.
 	TombstoneRetention time.Duration

@@ -63,6 +63,9 @@ func (r *Runtime) reserve(ctx context.Context, verb, id string, spec microvm.Spe
 		return nil, &microvm.Error{Verb: verb, VMID: id, Err: err}
 	}
 	in := record.Intent{Verb: "create", UID: uid, InPlace: inPlaceFiles(spec)}
+	if spec.Vsock != nil {
+		in.VsockPath = spec.Vsock.Path
+	}
 	l, err := r.store.Reserve(ctx, id, in)
 	if errors.Is(err, microvm.ErrVMExists) && r.rollBackCreate(id) {
 		l, err = r.store.Reserve(ctx, id, in)
@@ -74,7 +77,12 @@ func (r *Runtime) reserve(ctx context.Context, verb, id string, spec microvm.Spe
 	}
 	l.Rec = &record.Record{UID: uid, ID: id, Spec: spec, CreatedAt: time.Now().UTC()}
 	o := &op{Locked: l, r: r, ctx: ctx, verb: verb}
-	o.undo.push(l.Remove)
+	o.undo.push(func() error {
+		if o.undead {
+			return nil // recovery needs the intent
+		}
+		return l.Remove()
+	})
 	o.stage = "reserve"
 	if err := o.checkInPlace(); err != nil {
 		err = o.fail(err)
@@ -139,10 +147,16 @@ func (o *op) created(l *launched) error {
 func (o *op) finish(m *machine, saved failpoint) error {
 	// Known before the record is seen: a query would adopt it otherwise.
 	if m != nil {
-		o.r.register(o.Rec.UID, m)
+		o.r.register(o.Rec.UID, m, false)
 	}
 	if err := o.Save(); err != nil {
 		return o.fail(err)
+	}
+	if saved == fpCreateSaved {
+		// The name, too, must be there after a power cut.
+		if err := record.SyncDir(o.r.store.Root()); err != nil {
+			return o.fail(err)
+		}
 	}
 	o.undo.keep()
 	o.forward = false

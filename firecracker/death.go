@@ -36,11 +36,14 @@ func (o *op) settle() error {
 		return err
 	}
 	o.r.bury(o.Rec, m, o.Dir)
-	o.r.forget(o.Rec.UID)
-	if err := o.removeSockets(); err != nil {
+	if err := o.removeSocketsAfter(o.ctx); err != nil {
 		return err
 	}
-	return o.Save()
+	if err := o.Save(); err != nil {
+		return err
+	}
+	o.r.forget(o.Rec.UID) // until now it tells queries how the VMM has ended
+	return nil
 }
 
 // bury changes the record of a VM whose VMM is dead; m is nil when this program
@@ -84,7 +87,7 @@ func (r *Runtime) deathReason(p *record.Process, m *machine, dir string) microvm
 	default:
 		reason.Cause = microvm.StopVMMDied
 	}
-	if line := panicLine(filepath.Join(dir, consoleFile)); line != "" && reason.Cause == microvm.StopGuest {
+	if line := panicLine(filepath.Join(dir, consoleFile), p.ConsoleStart); line != "" && reason.Cause == microvm.StopGuest {
 		reason.Detail = line
 	}
 	return reason
@@ -112,8 +115,12 @@ func loggedExit(log string) *int {
 
 // panicLine is the line of a kernel panic at the end of the console: exit codes
 // do not tell a panic from a clean reboot.
-func panicLine(path string) string {
-	b, err := console.Tail(path, 60, 16<<10)
+func panicLine(path string, start int64) string {
+	st, err := os.Stat(path)
+	if err != nil || st.Size() <= start {
+		return "" // what stands before start is of an earlier run
+	}
+	b, err := console.Tail(path, 60, min(16<<10, st.Size()-start))
 	if err != nil {
 		return ""
 	}

@@ -76,7 +76,7 @@ func (o *op) destroy(unreported bool) error {
 			return err
 		}
 	case errors.Is(err, vmm.ErrGone):
-		if err := o.removeSockets(); err != nil {
+		if err := o.removeSocketsAfter(o.ctx); err != nil {
 			return err
 		}
 	default:
@@ -168,11 +168,12 @@ func (r *Runtime) pruneOne(ctx context.Context, id string, before time.Time) (bo
 		return false, err
 	}
 	defer o.end()
-	names, err := r.snaps.Names(o.Rec.UID)
+	// Also one that can't be read is a snapshot.
+	has, err := r.snaps.Has(o.Rec.UID)
 	if err != nil {
 		return false, o.fail(err)
 	}
-	if o.Rec.Status != microvm.StatusDestroyed || !o.Rec.DestroyedAt.Before(before) || len(names) > 0 {
+	if o.Rec.Status != microvm.StatusDestroyed || !o.Rec.DestroyedAt.Before(before) || has {
 		return false, nil
 	}
 	if err := errors.Join(r.snaps.Sweep(o.Rec.UID), o.Remove()); err != nil {

@@ -40,6 +40,7 @@ const (
 	fpSnapshotResumed   failpoint = "snapshot.resumed"
 	fpSnapshotComposed  failpoint = "snapshot.composed"
 	fpSnapshotPublished failpoint = "snapshot.published"
+	fpSnapshotDeleted   failpoint = "snapshot.deleted"
 
 	fpDestroyIntended failpoint = "destroy.intended"
 	fpDestroyKilled   failpoint = "destroy.killed"

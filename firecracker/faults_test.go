@@ -38,7 +38,7 @@ func TestACreateThatFailsSaysWhereAndWhyAndLeavesNothing(t *testing.T) {
 		"a VMM that can't be executed": {func(t *testing.T, c *Config) { c.Binary = under.kernel },
 			microvm.ErrHost, []string{under.kernel}, ""},
 		"a VMM that dies at once": {func(t *testing.T, c *Config) { c.Binary = script(t, "echo out of luck >&2; exit 3") },
-			vmm.ErrGone, []string{"wait for the API", "exit code 3"}, "out of luck"},
+			microvm.ErrHost, []string{"wait for the API", "exit code 3"}, "out of luck"},
 		"a VMM that is killed at once": {func(t *testing.T, c *Config) { c.Binary = script(t, "kill -9 $$") },
 			vmm.ErrGone, []string{"wait for the API", "SIGKILL"}, ""},
 		"a VMM that never listens": {func(t *testing.T, c *Config) {

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -47,7 +48,7 @@ func (o *op) spawn() (*launched, error) {
 		return nil, fmt.Errorf("%w: start %s: %w", microvm.ErrHost, binary, err)
 	}
 	id := proc.Identity()
-	m := newMachine(proc, o.ID, record.Process{PID: id.PID, StartTime: id.StartTime, BootID: id.BootID, Binary: binary})
+	m := newMachine(proc, o.ID, record.Process{PID: id.PID, StartTime: id.StartTime, BootID: id.BootID, Binary: binary, ConsoleStart: files.outAt})
 	o.undo.push(func() error { return o.endProcess(m) })
 	if err := o.intend(func(in *record.Intent) { in.Process = &m.ident }); err != nil {
 		return nil, err
@@ -125,6 +126,11 @@ func (r *Runtime) environ() []string {
 	if path == "" {
 		path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 	}
+	for _, e := range r.cfg.Env {
+		if strings.HasPrefix(e, "PATH=") {
+			return r.cfg.Env
+		}
+	}
 	return append([]string{"PATH=" + path}, r.cfg.Env...)
 }
 
@@ -163,7 +169,10 @@ func removeFile(path string) error {
 func isMissing(err error) bool { return errors.Is(err, fs.ErrNotExist) }
 
 // stdio are the files that a VMM is given; it keeps its own descriptors.
-type stdio struct{ in, out, err *os.File }
+type stdio struct {
+	in, out, err *os.File
+	outAt        int64 // the size of out
+}
 
 func (s stdio) close() {
 	for _, f := range []*os.File{s.in, s.out, s.err} {
@@ -186,6 +195,11 @@ func (o *op) openFiles() (s stdio, err error) {
 	if err != nil {
 		return s, err
 	}
+	st, err := s.out.Stat()
+	if err != nil {
+		return s, err
+	}
+	s.outAt = st.Size()
 	if s.err, err = console.Create(o.run(stderrFile)); err != nil {
 		return s, err
 	}
@@ -253,10 +267,35 @@ func (o *op) endProcess(m *machine) error {
 	defer cancel()
 	_, err := m.proc.Stop(ctx, o.r.cfg.TermGrace)
 	if err != nil {
+		o.undead = true
 		return fmt.Errorf("end VMM %d: %w", m.proc.PID(), err)
 	}
 	o.r.drop(o.uid(), m)
-	return o.removeSockets()
+	return o.removeSocketsAfter(ctx)
+}
+
+// removeSocketsAfter removes the sockets of a VMM that has just ended. Its helper
+// programs (the emulator has some) die with it, and may take a moment.
+func (o *op) removeSocketsAfter(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	for wait := time.Millisecond; ; wait = min(2*wait, 100*time.Millisecond) {
+		err := o.removeSockets()
+		var used *vmm.SocketInUseError
+		if !errors.As(err, &used) {
+			return err
+		}
+		if o.Rec != nil && o.Rec.Spec.Vsock != nil && o.Rec.Spec.Vsock.Path != "" && used.Path == o.Rec.Spec.Vsock.Path {
+			return nil // somebody else's by now
+		}
+		t := time.NewTimer(wait)
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			t.Stop()
+			return err
+		}
+	}
 }
 
 // adoptLaunched puts a started VMM into the record.

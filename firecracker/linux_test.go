@@ -37,11 +37,12 @@ func linuxConfig(t *testing.T) Config {
 		t.Skipf("no guest: %v (make guest)", err)
 	}
 	c := testConfig(t)
-	c.Env = []string{"FCEMU_ENGINE=qemu"}
+	// vhost-device-vsock may lie beside the guest.
+	c.Env = []string{"FCEMU_ENGINE=qemu", "PATH=" + dir + ":" + os.Getenv("PATH")}
 	c.Kernel, c.Initrd, c.Rootfs = filepath.Join(dir, "vmlinux"), filepath.Join(dir, "initrd"), filepath.Join(dir, "rootfs.ext4")
 	c.BootArgs = ""
 	c.MemoryMiB = 128
-	c.ShutdownGrace = 30 * time.Second
+	c.ShutdownGrace = 3 * time.Second // most guests of the suite are deaf still
 	c.APITimeout, c.SocketReadyTimeout = 30*time.Second, 30*time.Second
 	return c
 }
@@ -51,6 +52,8 @@ func TestTheProviderKeepsTheLawWithLinuxGuests(t *testing.T) {
 	microvmtest.TestRuntime(t, func(t *testing.T) microvm.Runtime { return open(t, linuxConfig(t)) }, microvmtest.Options{
 		Slow: true,
 		EndGuest: func(ctx context.Context, rt microvm.Runtime, id string) error {
+			// Before its user space is up, the guest is deaf to keys.
+			waitTicks(t, rt.(*Runtime), id, 1)
 			return pressKeys(ctx, rt.(*Runtime), id)
 		},
 		Leftovers: func(rt microvm.Runtime) []string { return leftovers(rt.(*Runtime).cfg.StateDir) },
@@ -119,6 +122,12 @@ func TestALinuxGuestLivesThroughEverything(t *testing.T) {
 		t.Errorf("the command line is %q", line)
 	}
 	// A guest that powers off ends its VM too.
+	must(t, typeIn(r, "a", "\n")) // brings the shell
+	eventually(t, "a prompt", func() bool {
+		b, err := r.ConsoleTail(bg, "a", -1)
+		must(t, err)
+		return strings.Contains(string(b), "microvm:")
+	})
 	must(t, typeIn(r, "a", "poweroff\n"))
 	ctx, cancel := context.WithTimeout(bg, time.Minute)
 	defer cancel()

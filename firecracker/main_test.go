@@ -169,6 +169,8 @@ func (s step) run(ctx context.Context, r *Runtime) error {
 		return r.StopVM(ctx, s.ID)
 	case "snapshot":
 		return r.SnapshotVM(ctx, s.ID, s.Other)
+	case "delete":
+		return r.DeleteSnapshot(ctx, s.ID, s.Other)
 	case "destroy":
 		return r.DestroyVM(ctx, s.ID)
 	case "rename":

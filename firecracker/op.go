@@ -5,12 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"github.com/tangle-network/microvm"
 	"github.com/tangle-network/microvm/console"
 	"github.com/tangle-network/microvm/fcapi"
-	"github.com/tangle-network/microvm/image"
 	"github.com/tangle-network/microvm/internal/record"
 	"github.com/tangle-network/microvm/vmm"
 )
@@ -26,6 +26,11 @@ type op struct {
 	// forward says that there is no way back: the intent stays when the verb
 	// fails, and whoever comes next finishes it.
 	forward bool
+	// How the guest's memory is to be written: see planCapture.
+	base      string
+	wholeDiff bool
+	// undead says that a VMM could not be ended.
+	undead bool
 	// dead is a VMM that this verb has spawned and that its undo has ended:
 	// evidence for the error.
 	log, console string
@@ -62,8 +67,10 @@ func (r *Runtime) lockError(verb, id string, err error) error {
 	e := &microvm.Error{Verb: verb, VMID: id, Err: err}
 	if errors.Is(err, record.ErrUnreadable) {
 		e.Err = fmt.Errorf("%w: %w", microvm.ErrHost, err)
-		e.Remedy = "mend or move away " + filepath.Join(r.store.Dir(id), "vm.json")
+		e.Remedy = "put its vm.json right, or end its VMM and move " + r.store.Dir(id) + " away"
+		return e
 	}
+	e.Retry, e.Remedy = advice(err)
 	return e
 }
 
@@ -85,7 +92,8 @@ func (o *op) at(fp failpoint) error {
 // intend records what is about to happen.
 func (o *op) intend(change func(*record.Intent)) error {
 	in := record.Intent{Verb: o.verb, UID: o.uid()}
-	if o.Intent != nil && o.Intent.Verb == o.verb {
+	// A restore is a creation: what was said when the name was reserved stays.
+	if o.Intent != nil && (o.Intent.Verb == o.verb || o.verb == "restore") {
 		in = *o.Intent
 	}
 	if change != nil {
@@ -124,7 +132,7 @@ func (o *op) fail(err error) error {
 	if errors.As(err, &done) && done.Verb == o.verb {
 		return err
 	}
-	e := &microvm.Error{Verb: o.verb, VMID: o.ID, Stage: o.stage, Err: err, Log: o.log, Console: o.console}
+	e := &microvm.Error{Verb: o.verb, VMID: o.ID, Stage: o.stage, Err: hostError(err), Log: o.log, Console: o.console}
 	e.Retry, e.Remedy = advice(err)
 	return e
 }
@@ -146,17 +154,33 @@ func (o *op) gather() {
 	}
 }
 
+// hostError makes what the kernel refused, and a VMM that ends unasked,
+// microvm.ErrHost, unless it is something else already.
+func hostError(err error) error {
+	for _, is := range []error{
+		context.Canceled, context.DeadlineExceeded, microvm.ErrVMNotFound, microvm.ErrVMExists, microvm.ErrSnapshotNotFound,
+		microvm.ErrSnapshotExists, microvm.ErrInvalidTransition, microvm.ErrInvalidSpec, microvm.ErrUnsupported, microvm.ErrHost,
+	} {
+		if errors.Is(err, is) {
+			return err
+		}
+	}
+	var errno syscall.Errno
+	var exited *vmm.ExitedError
+	if errors.As(err, &errno) || errors.As(err, &exited) {
+		return fmt.Errorf("%w: %w", microvm.ErrHost, err)
+	}
+	return err
+}
+
 // advice says whether a retry can help, and what the operator can do.
 func advice(err error) (retry bool, remedy string) {
-	var kernel *image.KernelError
 	var exited *vmm.ExitedError
 	var fault *fcapi.Error
 	var conn *fcapi.ConnError
 	switch {
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return true, ""
-	case errors.As(err, &kernel):
-		return false, kernel.Remedy
 	case errors.As(err, &exited):
 		return false, "see the VMM's log"
 	case errors.As(err, &fault), errors.Is(err, microvm.ErrInvalidSpec):

@@ -161,7 +161,7 @@ func loadRequest(s microvm.Spec, from *microvm.RestoreFrom, v version) (fcapi.Re
 		if v.has(sinceMincoreDiff) {
 			load.TrackDirtyPages = true
 		} else {
-			load.EnableDiffSnapshots = true
+			load.EnableDiffSnapshots = true //lint:ignore SA1019 older releases know no other
 		}
 	}
 	if from != nil {

@@ -65,13 +65,14 @@ func (r *Runtime) ListVMs(ctx context.Context) ([]microvm.View, error) {
 
 // view shows a record; a death that the record does not have yet is shown too.
 func (r *Runtime) view(rec *record.Record) (microvm.View, error) {
+	trouble := rec.Trouble
 	names, err := r.snaps.Names(rec.UID)
 	if err != nil {
-		return microvm.View{}, err
+		names, trouble = []string{}, err.Error()
 	}
 	if rec.Process != nil {
 		m, err := r.machine(rec)
-		if errors.Is(err, vmm.ErrGone) {
+		if errors.Is(err, vmm.ErrGone) && !r.beingEnded(rec) {
 			dead := *rec
 			r.bury(&dead, m, r.store.Dir(rec.ID))
 			rec = &dead
@@ -84,7 +85,7 @@ func (r *Runtime) view(rec *record.Record) (microvm.View, error) {
 		CreatedAt: rec.CreatedAt, StartedAt: rec.StartedAt, StoppedAt: rec.StoppedAt,
 		VMM: rec.VMM, VMMVersion: rec.VMMVersion,
 		Labels: c.Labels, SpecDigest: c.Digest(),
-		SnapshotPause: rec.SnapshotPause, Trouble: rec.Trouble,
+		SnapshotPause: rec.SnapshotPause, Trouble: trouble,
 	}
 	if rec.StopReason != nil {
 		reason := *rec.StopReason
@@ -94,6 +95,12 @@ func (r *Runtime) view(rec *record.Record) (microvm.View, error) {
 		v.PID = rec.Process.PID
 	}
 	return v, nil
+}
+
+// beingEnded says that a verb in flight has ended the VMM and will say so.
+func (r *Runtime) beingEnded(rec *record.Record) bool {
+	in, err := r.store.Intent(rec.ID)
+	return err == nil && in != nil && in.UID == rec.UID && (in.Verb == "stop" || in.Verb == "destroy")
 }
 
 // Dir is the directory of a VM, for programs that look at its files.

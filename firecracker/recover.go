@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/tangle-network/microvm"
@@ -99,8 +101,8 @@ func (r *Runtime) recoverOne(ctx context.Context, id string, opts RecoverOptions
 	defer l.Unlock()
 	o := &op{Locked: l, r: r, ctx: ctx, verb: "recover"}
 	if l.Rec == nil {
-		if l.Intent == nil {
-			aside(errors.New("neither a record nor a creation under way"))
+		if !o.unfinishedCreate() {
+			aside(errors.New("the VM's record is missing, and no creation was under way"))
 			return
 		}
 		if !opts.DryRun {
@@ -113,7 +115,14 @@ func (r *Runtime) recoverOne(ctx context.Context, id string, opts RecoverOptions
 		return
 	}
 	if !opts.DryRun {
-		if err := o.settle(); err != nil {
+		// A VMM that does not answer must not keep the others waiting.
+		var cancel context.CancelFunc
+		o.ctx, cancel = context.WithTimeout(ctx, r.cfg.APITimeout)
+		defer cancel()
+		if err := o.settle(); errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
+			rep.Busy = append(rep.Busy, id)
+			return
+		} else if err != nil {
 			aside(err)
 			return
 		}
@@ -139,10 +148,10 @@ func (r *Runtime) rollBackCreate(id string) bool {
 		return false
 	}
 	defer l.Unlock()
-	if l.Rec != nil || l.Intent == nil {
+	o := &op{Locked: l, r: r, ctx: r.ctx, verb: "recover"}
+	if l.Rec != nil || !o.unfinishedCreate() {
 		return false
 	}
-	o := &op{Locked: l, r: r, ctx: r.ctx, verb: "recover"}
 	if err := o.takeBackCreate(); err != nil {
 		r.cfg.Log.Error("a VM that was never finished stays", "vm", id, "err", err)
 		return false
@@ -150,10 +159,26 @@ func (r *Runtime) rollBackCreate(id string) bool {
 	return true
 }
 
+// unfinishedCreate says whether a VM without a record is one that was never
+// finished. The intent is not fsynced: after a crash of the host it may be empty,
+// and then a VM that has lost its record must not be taken for a new one.
+func (o *op) unfinishedCreate() bool {
+	if o.Intent == nil {
+		return false
+	}
+	return o.Intent.Verb == "create" || o.Intent.Verb == "" && !isThere(o.hibernatePath())
+}
+
 // takeBackCreate removes all of a VM whose creation was cut off.
 func (o *op) takeBackCreate() error {
 	if err := o.endStrays(); err != nil {
 		return err
+	}
+	if p := o.Intent.VsockPath; p != "" {
+		var used *vmm.SocketInUseError
+		if err := vmm.RemoveSocket(filepath.Dir(p), filepath.Base(p)); err != nil && !errors.As(err, &used) && !isMissing(err) {
+			return err
+		}
 	}
 	return o.Remove()
 }
@@ -187,7 +212,7 @@ func (o *op) endStrays() error {
 			continue
 		}
 		cwd, err := os.Readlink(filepath.Join("/proc", e.Name(), "cwd"))
-		if err != nil || cwd != want {
+		if err != nil || cwd != want || !o.isVMM(pid) {
 			continue
 		}
 		id, err := vmm.Identify(pid)
@@ -206,6 +231,13 @@ func (o *op) endStrays() error {
 		}
 	}
 	return nil
+}
+
+// isVMM says whether a process has the VM's uid among its arguments, as every VMM
+// has: somebody's shell in the run directory has not.
+func (o *op) isVMM(pid int) bool {
+	b, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "cmdline"))
+	return err == nil && slices.Contains(strings.Split(string(b), "\x00"), o.uid())
 }
 
 func (o *op) endStray(id vmm.Identity) error {
@@ -239,10 +271,20 @@ func (o *op) resolveIntent() error {
 			return o.notDestroyed(err)
 		}
 		return nil
-	case "rename", "create":
+	case "rename", "create", verbDeleteSnapshot:
 		// The record has come as far as it could: its id is the directory's.
 	default:
+		// Who destroys the VM need not know; a VMM that is mute could not be
+		// destroyed otherwise.
+		if o.verb == "destroy" {
+			break
+		}
 		if err := o.askState(in); err != nil {
+			return err
+		}
+	}
+	if !o.Rec.Hibernated {
+		if err := os.RemoveAll(o.hibernatePath()); err != nil {
 			return err
 		}
 	}
@@ -264,7 +306,7 @@ func (o *op) askState(in record.Intent) error {
 	o.Rec.Base, o.Rec.ColdBoot = nil, false
 	m, err := o.r.machine(o.Rec)
 	if errors.Is(err, vmm.ErrGone) {
-		if in.Verb == "stop" && o.hibernateWhole() {
+		if o.hibernateWhole(in) {
 			o.hibernated()
 		}
 		return nil
@@ -272,7 +314,8 @@ func (o *op) askState(in record.Intent) error {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := o.detached(transferTimeout(o.Rec.Spec.MemoryMiB))
+	// It may be writing a snapshot still, and answers behind it.
+	ctx, cancel := context.WithTimeout(o.ctx, transferTimeout(o.Rec.Spec.MemoryMiB))
 	defer cancel()
 	info, err := m.client(o.run(apiSocket)).Describe(ctx)
 	if err != nil {
@@ -280,12 +323,12 @@ func (o *op) askState(in record.Intent) error {
 	}
 	status := o.Rec.Status
 	switch {
-	case in.Verb == "stop" && status == microvm.StatusRunning && o.hibernateWhole():
+	case status == microvm.StatusRunning && o.hibernateWhole(in):
 		if err := o.endProcess(m); err != nil {
 			return err
 		}
 		o.hibernated()
-	case in.Verb == "stop" && info.State == fcapi.StatePaused && o.Rec.Spec.StopMode == microvm.StopModePause:
+	case in.Verb == "stop" && info.State == fcapi.StatePaused && in.Mode == microvm.StopModePause:
 		o.stopped(microvm.StopReason{Cause: microvm.StopPaused})
 	case status == microvm.StatusRunning && info.State == fcapi.StatePaused:
 		return o.unpause(m)
@@ -296,10 +339,10 @@ func (o *op) askState(in record.Intent) error {
 	return nil
 }
 
-// hibernateWhole says whether the memory of a stop that was cut off is complete:
-// it appears by one rename.
-func (o *op) hibernateWhole() bool {
-	return o.Rec.Spec.StopMode == microvm.StopModeHibernate &&
+// hibernateWhole says whether a stop that was cut off had written the guest's
+// memory: then it goes forward.
+func (o *op) hibernateWhole(in record.Intent) bool {
+	return in.Verb == "stop" && in.Hibernated &&
 		isRegular(filepath.Join(o.hibernatePath(), stateFile)) && isRegular(filepath.Join(o.hibernatePath(), memoryFile))
 }
 

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/tangle-network/microvm"
+	"github.com/tangle-network/microvm/fcapi"
 	"github.com/tangle-network/microvm/image"
 	"github.com/tangle-network/microvm/internal/record"
 	"github.com/tangle-network/microvm/snapshot"
@@ -234,6 +235,12 @@ func (o *op) load(wrote, wroteVersion string, from *microvm.RestoreFrom, spawned
 		}
 		return nil, err
 	}
+	if d := s.MMDS; d != nil && len(d.Contents) > 0 {
+		// A snapshot does not hold them.
+		if err := o.send(l.machine, fcapi.PutMMDSRequest(d.Contents)); err != nil {
+			return nil, err
+		}
+	}
 	o.stage = "check the files of the VMM"
 	if err := o.assertOwnFiles(l.machine); err != nil {
 		return nil, err
@@ -249,6 +256,11 @@ func (o *op) assertOwnFiles(m *machine) error {
 	if err != nil {
 		if m.dead() {
 			return o.explain(m, err)
+		}
+		if errors.Is(err, os.ErrPermission) {
+			// A VMM with capabilities that this program has not: it can't be looked
+			// at, and was told relative paths only.
+			return nil
 		}
 		return fmt.Errorf("look at the VMM's files: %w", err)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -82,6 +83,9 @@ func Open(ctx context.Context, cfg Config) (*Runtime, error) {
 		}
 		return r.view(rec)
 	})
+	if cfg.NoRecovery {
+		return r, nil
+	}
 	report, err := r.Recover(ctx, RecoverOptions{})
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open runtime: %w", err), r.Close())
@@ -233,12 +237,31 @@ func (r *Runtime) machine(rec *record.Record) (*machine, error) {
 	if err != nil {
 		return nil, err
 	}
+	if own, err := worksIn(proc, filepath.Join(r.store.Dir(rec.ID), runName)); err != nil || !own {
+		proc.Close()
+		if err == nil {
+			err = vmm.ErrGone // a copy of the state directory has the same record
+		}
+		return nil, err
+	}
 	m = newMachine(proc, rec.ID, *p)
-	if known := r.register(rec.UID, m); known != m {
+	if known := r.register(rec.UID, m, true); known != m {
 		return known, nil
 	}
 	r.keep(m, r.store.Dir(rec.ID))
 	return m, nil
+}
+
+// worksIn says whether a VMM is the one of this run directory. Where its /proc
+// entries are closed to us (it has capabilities that we have not), its API socket
+// tells.
+func worksIn(proc *vmm.Process, runDir string) (bool, error) {
+	own, err := proc.WorksIn(runDir)
+	if errors.Is(err, os.ErrPermission) {
+		pid, serr := vmm.SocketOwner(runDir, apiSocket)
+		return serr == nil && pid == proc.PID(), nil
+	}
+	return own, err
 }
 
 // keep takes the growing files of a VM into care.
@@ -269,15 +292,27 @@ func (r *Runtime) keep(m *machine, dir string) {
 }
 
 // register makes a VMM known and watches for its death. It returns the one that
-// is known, if there is one for the same process, and releases m then.
-func (r *Runtime) register(uid string, m *machine) *machine {
+// is known, if there is one for the same process, and releases m then. One that
+// was adopted for a query never takes the place of a VMM that lives: the query's
+// record is an old one.
+func (r *Runtime) register(uid string, m *machine, adopted bool) *machine {
 	r.mu.Lock()
 	old := r.machines[uid]
 	switch {
-	case old == m || r.closed:
+	case old == m:
 		r.mu.Unlock()
 		return m
-	case old != nil && identity(&old.ident) == identity(&m.ident):
+	case r.closed:
+		// A verb that Close waits for: Close releases it. A query comes too late.
+		if !adopted {
+			r.machines[uid] = m
+		}
+		r.mu.Unlock()
+		if adopted {
+			m.release()
+		}
+		return m
+	case old != nil && (identity(&old.ident) == identity(&m.ident) || adopted && !old.dead()):
 		r.mu.Unlock()
 		m.release()
 		return old
@@ -338,7 +373,7 @@ func (r *Runtime) died(uid string, m *machine) {
 		found := o.uid() == uid
 		o.end()
 		if found {
-			return
+			break
 		}
 	}
 	r.drop(uid, m)

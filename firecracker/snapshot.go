@@ -32,7 +32,10 @@ func (r *Runtime) SnapshotVM(ctx context.Context, id, snapshotID string) error {
 	if o.Rec.Status == microvm.StatusDestroyed {
 		return o.fail(&microvm.TransitionError{VMID: id, From: o.Rec.Status, To: o.Rec.Status})
 	}
-	o.stage = "begin"
+	// First the intent: a draft without one would never be swept.
+	if err := o.intend(func(in *record.Intent) { in.Snapshot = snapshotID }); err != nil {
+		return o.fail(err)
+	}
 	draft, err := r.snaps.Begin(o.Rec.UID, snapshotID)
 	if err != nil {
 		if errors.Is(err, snapshot.ErrExists) {
@@ -41,16 +44,13 @@ func (r *Runtime) SnapshotVM(ctx context.Context, id, snapshotID string) error {
 		return o.fail(err)
 	}
 	o.undo.push(draft.Abort)
-	if err := o.snapshot(draft, snapshotID); err != nil {
+	if err := o.snapshot(draft); err != nil {
 		return o.fail(err)
 	}
 	return nil
 }
 
-func (o *op) snapshot(draft *snapshot.Draft, name string) error {
-	if err := o.intend(func(in *record.Intent) { in.Snapshot = name }); err != nil {
-		return err
-	}
+func (o *op) snapshot(draft *snapshot.Draft) error {
 	if err := o.at(fpSnapshotIntended); err != nil {
 		return err
 	}
@@ -101,6 +101,9 @@ func (o *op) captureWithDisks(draft *snapshot.Draft, running bool, pause *time.D
 		if err := o.intend(func(in *record.Intent) { in.PausedByUs = true }); err != nil {
 			return c, err
 		}
+	}
+	if err := o.planCapture(mach); err != nil {
+		return c, err
 	}
 	began := time.Now()
 	if running {
@@ -245,21 +248,26 @@ func (r *Runtime) GetSnapshot(ctx context.Context, id, snapshotID string) (micro
 	return info, nil
 }
 
+const verbDeleteSnapshot = "delete snapshot of"
+
 // DeleteSnapshot removes a snapshot. VMs that were restored from it go on: they
 // hold its memory file by a link of their own.
 func (r *Runtime) DeleteSnapshot(ctx context.Context, id, snapshotID string) error {
 	if err := microvm.ValidateSnapshotID(snapshotID); err != nil {
-		return &microvm.Error{Verb: "delete snapshot of", VMID: id, Err: err}
+		return &microvm.Error{Verb: verbDeleteSnapshot, VMID: id, Err: err}
 	}
-	o, err := r.begin(ctx, "delete snapshot of", id)
+	o, err := r.begin(ctx, verbDeleteSnapshot, id)
 	if err != nil {
 		return err
 	}
 	defer o.end()
+	if err := o.intend(func(in *record.Intent) { in.Snapshot = snapshotID }); err != nil {
+		return o.fail(err)
+	}
 	if err := r.snaps.Delete(o.Rec.UID, snapshotID); err != nil {
 		return o.fail(snapshotError(snapshotID, err))
 	}
-	return nil
+	return o.finish(nil, fpSnapshotDeleted) // the record tells watchers
 }
 
 func snapshotError(name string, err error) error {

@@ -135,13 +135,22 @@ func (o *op) wake() (*machine, error) {
 	if err := o.at(fpStartLoaded); err != nil {
 		return nil, err
 	}
-	if err := o.resume(l.machine); err != nil {
-		return nil, err
-	}
+	// From its first instruction on, the guest's memory on disk is older than its
+	// disks. So the VM is no longer hibernated before it runs: it is paused.
+	o.stage = "save the record"
 	o.adoptLaunched(l, true)
+	o.Rec.StopReason = &microvm.StopReason{Cause: microvm.StopPaused}
 	o.Rec.Hibernated, o.Rec.ColdBoot, o.Rec.Base = false, false, nil
 	if isTrue(o.Rec.Spec.TrackDirtyPages) {
 		o.Rec.Base = &record.Base{File: filepath.Join(runName, memoryFile), PID: l.ident.PID}
+	}
+	o.r.register(o.Rec.UID, l.machine, false)
+	if err := o.Save(); err != nil {
+		return nil, err
+	}
+	o.undo.keep()
+	if err := o.resume(l.machine); err != nil {
+		return nil, err
 	}
 	return l.machine, o.at(fpStartResumed)
 }

@@ -16,7 +16,14 @@ import (
 )
 
 // StopVM stops a running VM as its StopMode says.
-func (r *Runtime) StopVM(ctx context.Context, id string) error {
+func (r *Runtime) StopVM(ctx context.Context, id string) error { return r.StopVMMode(ctx, id, "") }
+
+// StopVMMode stops a running VM in the given mode, this time; empty means the
+// mode of its spec.
+func (r *Runtime) StopVMMode(ctx context.Context, id string, mode microvm.StopMode) error {
+	if err := (microvm.Spec{StopMode: mode}).Validate(); err != nil {
+		return &microvm.Error{Verb: "stop", VMID: id, Err: err}
+	}
 	o, err := r.begin(ctx, "stop", id)
 	if err != nil {
 		return err
@@ -25,7 +32,10 @@ func (r *Runtime) StopVM(ctx context.Context, id string) error {
 	if o.Rec.Status != microvm.StatusRunning {
 		return o.fail(&microvm.TransitionError{VMID: id, From: o.Rec.Status, To: microvm.StatusStopped})
 	}
-	if err := o.intend(nil); err != nil {
+	if mode == "" {
+		mode = o.Rec.Spec.StopMode
+	}
+	if err := o.intend(func(in *record.Intent) { in.Mode = mode }); err != nil {
 		return o.fail(err)
 	}
 	if err := o.at(fpStopIntended); err != nil {
@@ -36,7 +46,7 @@ func (r *Runtime) StopVM(ctx context.Context, id string) error {
 		return o.fail(err)
 	}
 	var reason microvm.StopReason
-	switch o.Rec.Spec.StopMode {
+	switch mode {
 	case microvm.StopModeHibernate:
 		reason, err = o.hibernate(m)
 	case microvm.StopModeShutdown:
@@ -87,6 +97,13 @@ func (o *op) unpause(m *machine) error {
 // hibernate writes the guest's memory to disk and ends the VMM.
 func (o *op) hibernate(m *machine) (microvm.StopReason, error) {
 	var none microvm.StopReason
+	if err := o.planCapture(m); err != nil {
+		return none, err
+	}
+	// Memory that an earlier start has left behind must not be taken for new.
+	if err := os.RemoveAll(o.hibernatePath()); err != nil {
+		return none, err
+	}
 	if err := o.pauseGuest(m); err != nil {
 		return none, err
 	}
@@ -108,8 +125,13 @@ func (o *op) hibernate(m *machine) (microvm.StopReason, error) {
 	if err := syncFiles(c.dir, stateFile, memoryFile); err != nil {
 		return none, err
 	}
-	if err := os.RemoveAll(o.hibernatePath()); err != nil {
-		return none, err
+	// The memory holds what the guest believes to be on its disks.
+	for _, d := range o.Rec.Disks {
+		if !d.ReadOnly {
+			if err := syncFile(o.run(d.File)); err != nil {
+				return none, err
+			}
+		}
 	}
 	if err := os.Rename(c.dir, o.hibernatePath()); err != nil {
 		return none, err
@@ -117,15 +139,19 @@ func (o *op) hibernate(m *machine) (microvm.StopReason, error) {
 	if err := record.SyncDir(o.Dir); err != nil {
 		return none, err
 	}
+	if err := o.intend(func(in *record.Intent) { in.Hibernated = true }); err != nil {
+		return none, err
+	}
 	if err := o.at(fpStopHibernated); err != nil {
 		return none, err
 	}
-	// From here on it goes forward only.
+	// From here on it goes forward only: if this verb can't, the next one does.
+	o.undo.keep()
+	o.forward = true
 	o.stage = "end the VMM"
 	if err := o.endProcess(m); err != nil {
 		return none, err
 	}
-	o.undo.keep()
 	o.Rec.Process, o.Rec.Hibernated, o.Rec.ColdBoot, o.Rec.Base = nil, true, false, nil
 	if err := errors.Join(removeFile(o.run(memoryFile)), o.r.fail(o.ctx, fpStopEnded)); err != nil {
 		return none, err
@@ -196,17 +222,24 @@ func exitReason(m *machine) microvm.StopReason {
 
 func syncFiles(dir string, names ...string) error {
 	for _, n := range names {
-		f, err := os.OpenFile(filepath.Join(dir, n), os.O_RDONLY|syscall.O_NOFOLLOW, 0)
-		if err != nil {
+		if err := syncFile(filepath.Join(dir, n)); err != nil {
 			return err
-		}
-		err = f.Sync()
-		if cerr := f.Close(); err == nil {
-			err = cerr
-		}
-		if err != nil {
-			return fmt.Errorf("sync %s: %w", n, err)
 		}
 	}
 	return record.SyncDir(dir)
+}
+
+func syncFile(path string) error {
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return err
+	}
+	err = f.Sync()
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	if err != nil {
+		return fmt.Errorf("sync %s: %w", path, err)
+	}
+	return nil
 }

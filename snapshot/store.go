@@ -71,25 +71,42 @@ func (s *Store) Names(uid string) ([]string, error) {
 		return nil, fmt.Errorf("list snapshots: %w", err)
 	}
 	var found []Manifest
+	unread := false // for a reason that can pass
 	for _, e := range entries {
 		if !e.IsDir() || !plainName(e.Name()) {
 			continue
 		}
-		if m, err := readManifest(filepath.Join(dir, e.Name())); err == nil && m.Name == e.Name() {
+		m, err := readManifest(filepath.Join(dir, e.Name()))
+		if err == nil && m.Name == e.Name() {
 			found = append(found, m)
 		}
+		unread = unread || err != nil && !errors.Is(err, ErrCorrupt) && !errors.Is(err, ErrNotFound)
 	}
 	sort.Slice(found, func(i, j int) bool { return found[i].Seq < found[j].Seq })
 	names := make([]string, len(found))
 	for i, m := range found {
 		names[i] = m.Name
 	}
-	if settled {
+	if settled && !unread {
 		s.mu.Lock()
 		s.names[uid] = listing{st.Ino, st.Mtim, names}
 		s.mu.Unlock()
 	}
 	return append([]string{}, names...), nil
+}
+
+// Has says whether a VM has any snapshot, readable or not.
+func (s *Store) Has(uid string) (bool, error) {
+	entries, err := os.ReadDir(filepath.Join(s.dir, uid))
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return false, fmt.Errorf("list snapshots: %w", err)
+	}
+	for _, e := range entries {
+		if plainName(e.Name()) {
+			return true, nil
+		}
+	}
+	return false, nil
 }
 
 // Manifest reads the manifest of a snapshot and returns its directory as well.
@@ -120,7 +137,12 @@ func (s *Store) Begin(uid, name string) (*Draft, error) {
 		return nil, ErrExists
 	}
 	parent := filepath.Join(s.dir, uid)
-	if err := os.MkdirAll(parent, 0o700); err != nil {
+	if err := os.Mkdir(parent, 0o700); err == nil {
+		err = syncPath(s.dir)
+		if err != nil {
+			return nil, err
+		}
+	} else if !errors.Is(err, os.ErrExist) {
 		return nil, fmt.Errorf("make the snapshot directory: %w", err)
 	}
 	dir, err := os.MkdirTemp(parent, draftPrefix)

@@ -90,8 +90,8 @@ func openDir(dir, name string) (*os.File, error) {
 	if name == "" || name == "." || name == ".." || filepath.Base(name) != name {
 		return nil, fmt.Errorf("socket name %q is not that of a file in a directory", name)
 	}
-	if len(name) > 64 {
-		return nil, fmt.Errorf("socket name %q is longer than 64 bytes", name)
+	if len(name) > 80 { // /proc/self/fd/… stands before it
+		return nil, fmt.Errorf("socket name %q is longer than 80 bytes", name)
 	}
 	return os.OpenFile(dir, unix.O_PATH|unix.O_DIRECTORY, 0)
 }

@@ -193,7 +193,7 @@ func TestRemoveSocketRemovesOnlyWhatNobodyListensOn(t *testing.T) {
 				t.Errorf("%s: %v", name, err)
 			}
 		}
-		for _, name := range []string{"", ".", "..", "a/b", "../x", strings.Repeat("x", 65)} {
+		for _, name := range []string{"", ".", "..", "a/b", "../x", strings.Repeat("x", 81)} {
 			if err := RemoveSocket(dir, name); err == nil {
 				t.Errorf("%q: no error", name)
 			}

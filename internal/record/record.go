@@ -50,6 +50,8 @@ type Process struct {
 	// Booted says that the guest was started in this process, by boot or by
 	// restore.
 	Booted bool `json:"booted"`
+	// ConsoleStart is where in the console file its output begins.
+	ConsoleStart int64 `json:"console_start,omitempty"`
 }
 
 // Base is a memory file that holds the guest's memory as it was at a snapshot,
@@ -116,8 +118,15 @@ type Intent struct {
 	Stage string `json:"stage,omitempty"`
 	// Process is a VMM that this verb has spawned.
 	Process *Process `json:"process,omitempty"`
+	// Mode is that of a stop.
+	Mode microvm.StopMode `json:"mode,omitempty"`
 	// PausedByUs says that the guest stands still for a snapshot only.
 	PausedByUs bool `json:"paused_by_us,omitempty"`
+	// Hibernated says that the hibernate directory was made by this verb and is
+	// whole.
+	Hibernated bool `json:"hibernated,omitempty"`
+	// VsockPath is a socket that a VM in the making has outside its directory.
+	VsockPath string `json:"vsock_path,omitempty"`
 	// InPlace are the files that a VM in the making will write to.
 	InPlace []string `json:"in_place,omitempty"`
 	// Snapshot is the name of a snapshot in the making.

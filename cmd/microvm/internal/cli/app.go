@@ -42,6 +42,8 @@ type app struct {
 	// that is one of usage.
 	running bool
 	errMu   sync.Mutex
+	// noRecovery opens the state as it is.
+	noRecovery bool
 }
 
 type globalFlags struct {

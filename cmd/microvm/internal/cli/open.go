@@ -17,6 +17,7 @@ func openFirecracker(ctx context.Context, a *app) (runtime, error) {
 		return nil, err
 	}
 	a.vmm = choice
+	c.NoRecovery = a.noRecovery
 	rt, err := firecracker.Open(ctx, c)
 	if err != nil {
 		return nil, err

@@ -16,22 +16,24 @@ type recoverer interface {
 }
 
 func (a *app) recoverCommand() *cobra.Command {
-	return &cobra.Command{
+	var o firecracker.RecoverOptions
+	cmd := &cobra.Command{
 		Use:   "recover",
 		Short: "Mend what a crash has left, and say what can't be mended",
 		Long: `Finish or take back what was cut off by a crash, and say which VMs run, which
 another program is working on, and which can't be used and why. Every command
-does the mending at its start, this one too: what is listed is how things stand
-after it. Records that can't be read are left where they are. The exit code is 1
-when something is left that needs you.`,
+does the mending at its start; this one tells what it has found and done. Records
+that can't be read are left where they are. The exit code is 1 when something is
+left that needs you.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			a.noRecovery = true // at the start: it would leave nothing to tell
 			return a.with(cmd.Context(), func(rt runtime) error {
 				r, err := need[recoverer](rt, "recovery")
 				if err != nil {
 					return err
 				}
-				report, err := r.Recover(cmd.Context(), firecracker.RecoverOptions{})
+				report, err := r.Recover(cmd.Context(), o)
 				if err != nil {
 					return err
 				}
@@ -39,6 +41,8 @@ when something is left that needs you.`,
 			})
 		},
 	}
+	cmd.Flags().BoolVar(&o.DryRun, "dry-run", false, "tell what would be done, and change nothing")
+	return cmd
 }
 
 func (a *app) printRecovery(r firecracker.Report) error {
