@@ -282,62 +282,14 @@ func (p *jsonParser) hex4() (rune, error) {
 }
 
 func (p *jsonParser) array(n *node, depth int) error {
-	if depth > maxDepth {
-		return p.fail("recursion limit exceeded")
-	}
-	p.pos++
-	for first := true; ; first = false {
-		p.space()
-		if p.pos == len(p.in) {
-			return &jsonError{"EOF while parsing a list", p.pos}
-		}
-		switch {
-		case p.in[p.pos] == ']':
-			p.pos++
-			return nil
-		case first:
-		case p.in[p.pos] == ',':
-			p.pos++
-			p.space()
-			if p.pos < len(p.in) && p.in[p.pos] == ']' {
-				return p.fail("trailing comma")
-			}
-		default:
-			return p.fail("expected `,` or `]`")
-		}
-		n.list = append(n.list, node{})
-		if err := p.value(&n.list[len(n.list)-1], depth); err != nil {
-			return err
-		}
-	}
+	return p.members("a list", ']', depth, func() error { return p.member(n, depth) })
 }
 
 func (p *jsonParser) object(n *node, depth int) error {
-	if depth > maxDepth {
-		return p.fail("recursion limit exceeded")
-	}
-	p.pos++
-	for first := true; ; first = false {
-		p.space()
+	const what = "an object"
+	return p.members(what, '}', depth, func() error {
 		if p.pos == len(p.in) {
-			return &jsonError{"EOF while parsing an object", p.pos}
-		}
-		switch {
-		case p.in[p.pos] == '}':
-			p.pos++
-			return nil
-		case first:
-		case p.in[p.pos] == ',':
-			p.pos++
-			p.space()
-			if p.pos < len(p.in) && p.in[p.pos] == '}' {
-				return p.fail("trailing comma")
-			}
-		default:
-			return p.fail("expected `,` or `}`")
-		}
-		if p.pos == len(p.in) {
-			return &jsonError{"EOF while parsing an object", p.pos}
+			return p.cutOff(what)
 		}
 		if p.in[p.pos] != '"' {
 			return p.fail("key must be a string")
@@ -349,15 +301,54 @@ func (p *jsonParser) object(n *node, depth int) error {
 		n.keys = append(n.keys, key{name, p.pos})
 		p.space()
 		if p.pos == len(p.in) {
-			return &jsonError{"EOF while parsing an object", p.pos}
+			return p.cutOff(what)
 		}
 		if p.in[p.pos] != ':' {
 			return p.fail("expected `:`")
 		}
 		p.pos++
-		n.list = append(n.list, node{})
-		if err := p.value(&n.list[len(n.list)-1], depth); err != nil {
+		return p.member(n, depth)
+	})
+}
+
+func (p *jsonParser) cutOff(what string) error {
+	return &jsonError{"EOF while parsing " + what, p.pos}
+}
+
+// members reads what is between brackets and commas, up to and with the closing
+// bracket. It begins at the opening one.
+func (p *jsonParser) members(what string, closing byte, depth int, member func() error) error {
+	if depth > maxDepth {
+		return p.fail("recursion limit exceeded")
+	}
+	p.pos++
+	for first := true; ; first = false {
+		p.space()
+		if p.pos == len(p.in) {
+			return p.cutOff(what)
+		}
+		switch {
+		case p.in[p.pos] == closing:
+			p.pos++
+			return nil
+		case first:
+		case p.in[p.pos] == ',':
+			p.pos++
+			p.space()
+			if p.pos < len(p.in) && p.in[p.pos] == closing {
+				return p.fail("trailing comma")
+			}
+		default:
+			return p.fail("expected `,` or `" + string(closing) + "`")
+		}
+		if err := member(); err != nil {
 			return err
 		}
 	}
+}
+
+// member reads a value into a new place of the list.
+func (p *jsonParser) member(n *node, depth int) error {
+	n.list = append(n.list, node{})
+	return p.value(&n.list[len(n.list)-1], depth)
 }
