@@ -158,6 +158,7 @@ func TestALostRecordWithACutVerbIsSetAside(t *testing.T) {
 // an ordinary user and a VMM with a file capability (CAP_NET_ADMIN for TAPs).
 func TestAnOrdinaryUserRestoresWithACapableVMM(t *testing.T) {
 	t.Parallel()
+	needsOpenKVM(t)
 	dir, err := os.MkdirTemp("", "microvm-review-")
 	must(t, err)
 	t.Cleanup(func() { must(t, os.RemoveAll(dir)) })

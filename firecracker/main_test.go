@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -339,7 +340,18 @@ func pressKeys(ctx context.Context, r *Runtime, id string) error {
 
 // leftovers are the processes that work in the state directory, and the files
 // there that belong neither to snapshots nor to tombstones.
-func leftovers(stateDir string) []string {
+// The emulator's helper programs die with it, but take a moment.
+func leftovers(stateDir string) (left []string) {
+	for range 500 {
+		if left = leftoversNow(stateDir); !slices.ContainsFunc(left, func(s string) bool { return strings.HasSuffix(s, "(deleted)") }) {
+			break
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	return left
+}
+
+func leftoversNow(stateDir string) []string {
 	left := []string{}
 	procs, err := filepath.Glob("/proc/[0-9]*/cwd")
 	if err != nil {
