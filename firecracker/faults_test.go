@@ -235,11 +235,8 @@ func TestDryRunReportsAndChangesNothing(t *testing.T) {
 	if err == nil {
 		t.Fatalf("it was not killed: %s", out)
 	}
-	// Without Open, which would recover.
-	r := open(t, testConfig(t))
-	other, err := record.Open(filepath.Join(c.StateDir, "vms"))
-	must(t, err)
-	r.store, other = other, r.store
+	c.NoRecovery = true
+	r := open(t, c)
 	report, err := r.Recover(bg, RecoverOptions{DryRun: true})
 	must(t, err)
 	if len(report.RolledBack) != 1 || len(leftovers(c.StateDir)) == 0 {

@@ -27,7 +27,7 @@ func linuxConfig(t *testing.T) Config {
 	if _, err := exec.LookPath("qemu-system-x86_64"); err != nil {
 		t.Skipf("no QEMU: %v (apt install qemu-system-x86)", err)
 	}
-	dir := os.Getenv("MICROVM_GUEST_DIR")
+	dir := os.Getenv("MICROVM_TEST_GUEST")
 	if dir == "" {
 		dir = "../build/guest"
 	}

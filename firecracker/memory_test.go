@@ -40,7 +40,6 @@ func TestHibernateKeepsTheMemoryWhenTheRecordCantBeSaved(t *testing.T) {
 	r := open(t, c)
 	start(t, r, "a", microvm.Spec{StopMode: microvm.StopModeHibernate})
 	before := countsFrom(t, r, "a", 20)
-	n := len(before)
 	block := filepath.Join(r.store.Dir("a"), ".vm.json.tmp")
 	entered, release := h.hold("stop.hibernated")
 	done := make(chan error, 1)
@@ -52,7 +51,7 @@ func TestHibernateKeepsTheMemoryWhenTheRecordCantBeSaved(t *testing.T) {
 	must(t, os.Remove(block))
 	v := mustGet(t, r, "a")
 	t.Logf("view: %s %v", v.Status, v.StopReason)
-	n = len(counts(t, r, "a"))
+	n := len(counts(t, r, "a"))
 	must(t, r.StartVM(bg, "a"))
 	if got := newCounts(t, r, "a", n, 3); got[1] < before[19] {
 		t.Errorf("the guest had counted to %d and goes on at %d: its memory is lost", before[19], got[1])
