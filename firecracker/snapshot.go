@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/tangle-network/microvm"
+	"github.com/tangle-network/microvm/fcapi"
 	"github.com/tangle-network/microvm/image"
 	"github.com/tangle-network/microvm/internal/record"
 	"github.com/tangle-network/microvm/snapshot"
@@ -241,6 +242,11 @@ func (r *Runtime) GetSnapshot(ctx context.Context, id, snapshotID string) (micro
 	}
 	if m.Memory != nil {
 		info.MemoryBytes = m.Memory.Size
+	}
+	if v, err := fcapi.ParseVersion(m.VMMVersion); err == nil && !m.Cold {
+		if format, ok := fcapi.SnapshotFormat(v); ok {
+			info.Format = format.String()
+		}
 	}
 	if info.DiskBytes, err = r.snaps.DiskBytes(m); err != nil {
 		return info, &microvm.Error{Verb: "get snapshot of", VMID: id, Err: snapshotError(snapshotID, err)}
