@@ -24,9 +24,12 @@ import (
 // VMM.
 func (o *op) settle() error {
 	if o.Intent != nil {
+		// What can't be resolved now is left to the next one.
+		o.forward = true
 		if err := o.resolveIntent(); err != nil {
 			return err
 		}
+		o.forward = false
 	}
 	if o.Rec.Process == nil {
 		return nil
