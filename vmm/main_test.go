@@ -75,6 +75,14 @@ func helper(mode string, args []string) error {
 		}
 		time.Sleep(time.Hour)
 	case "operator": // starts a process, prints its identity, stays
+		if signal.Ignored(syscall.SIGHUP) { // the tests run under nohup
+			hup := make(chan os.Signal, 1)
+			signal.Notify(hup, syscall.SIGHUP)
+			go func() {
+				<-hup
+				_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
+			}()
+		}
 		w, err := NewWatcher()
 		if err != nil {
 			return err
