@@ -24,8 +24,8 @@ func (a *app) kernelCommand() *cobra.Command {
 
 func (a *app) kernelImportCommand() *cobra.Command {
 	var (
-		out, modules, init string
-		extra              []string
+		out, modules, config, init string
+		extra                      []string
 	)
 	cmd := &cobra.Command{
 		Use:   "import -o DIR {PACKAGE.deb... | VMLINUZ --modules DIR}",
@@ -46,7 +46,7 @@ one with its modules. Nothing is installed, and no rights are needed.`,
 			} else {
 				src.Kernel = args[0]
 			}
-			src.Modules = modules
+			src.Modules, src.Config = modules, config
 			opts := kernel.Options{Init: init, ExtraModules: extra}
 			if init == "" {
 				path, ok := findProgram("microvm-init")
@@ -72,11 +72,15 @@ one with its modules. Nothing is installed, and no rights are needed.`,
 			if len(k.Missing) > 0 {
 				rows = append(rows, plain("not in this kernel", strings.Join(k.Missing, " ")))
 			}
+			for _, w := range k.Warnings {
+				rows = append(rows, plain("note", w))
+			}
 			return a.tty.table(a.out, rows)
 		},
 	}
 	cmd.Flags().StringVarP(&out, "out", "o", ".", "folder for vmlinux, initrd and kernel.json")
 	cmd.Flags().StringVar(&modules, "modules", "", "folder of the kernel's modules, as /lib/modules/VERSION")
+	cmd.Flags().StringVar(&config, "config", "", "the kernel's configuration, where it lies elsewhere than beside the kernel or in it")
 	cmd.Flags().StringVar(&init, "init", "", "static microvm-init (default: the one beside this program)")
 	cmd.Flags().StringArrayVar(&extra, "module", nil, "load this module too (repeatable)")
 	return cmd

@@ -34,7 +34,7 @@ func examineVMMs(ctx context.Context, o Options, kvm KVM) (*VMM, []Check) {
 	jailer := probeVMM(ctx, o.Find, "jailer", "isolation of firecracker", installFirecracker)
 	fcemu := probeVMM(ctx, o.Find, "fcemu", "guests without usable KVM; tests", installFcemu)
 	qemu := checkProgram(ctx, o.Find, qemuProgram(), "fcemu's engine qemu: real guests in the emulator", installQEMU)
-	vsock := checkProgram(ctx, o.Find, "vhost-device-vsock", "vsock in fcemu's engine qemu", "apt-get install vhost-device-vsock (Debian 13 and newer; on 12 its .deb installs too), or cargo install vhost-device-vsock")
+	vsock := checkProgram(ctx, o.Find, "vhost-device-vsock", "vsock in fcemu's engine qemu", "make guest fetches it from Debian sid, whose .deb also works on 12; or cargo install vhost-device-vsock")
 	checks := []Check{firecracker, jailer, fcemu, qemu, vsock}
 	if o.VMM == "" {
 		return nil, checks
