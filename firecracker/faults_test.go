@@ -180,6 +180,25 @@ func TestAStrangerWithTheRecordedPIDLives(t *testing.T) {
 	}
 }
 
+// What somebody has removed does not keep a VM from being destroyed.
+func TestAVMWhoseRunDirectoryIsGoneCanBeDestroyed(t *testing.T) {
+	t.Parallel()
+	c := testConfig(t)
+	r := open(t, c)
+	start(t, r, "a", microvm.Spec{})
+	pid := mustGet(t, r, "a").PID
+	must(t, r.Close())
+	must(t, os.RemoveAll(filepath.Join(c.StateDir, "vms", "a", runName)))
+	r = open(t, c)
+	if v := mustGet(t, r, "a"); v.PID != pid {
+		t.Errorf("%+v", v)
+	}
+	must(t, r.DestroyVM(bg, "a"))
+	if _, err := vmm.Identify(pid); !errors.Is(err, vmm.ErrGone) {
+		t.Errorf("its VMM: %v", err)
+	}
+}
+
 // One bad record hides nobody, and the VMM behind it is neither killed nor lost.
 func TestABadRecordIsReportedAndItsVMMLives(t *testing.T) {
 	t.Parallel()

@@ -212,7 +212,9 @@ func (o *op) endStrays() error {
 			continue
 		}
 		cwd, err := os.Readlink(filepath.Join("/proc", e.Name(), "cwd"))
-		if err != nil || cwd != want || !o.isVMM(pid) {
+		// Every VMM has its VM's uid among its arguments: somebody's shell in the
+		// run directory has not.
+		if err != nil || cwd != want || !hasArgument(pid, o.uid()) {
 			continue
 		}
 		id, err := vmm.Identify(pid)
@@ -233,11 +235,9 @@ func (o *op) endStrays() error {
 	return nil
 }
 
-// isVMM says whether a process has the VM's uid among its arguments, as every VMM
-// has: somebody's shell in the run directory has not.
-func (o *op) isVMM(pid int) bool {
+func hasArgument(pid int, arg string) bool {
 	b, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "cmdline"))
-	return err == nil && slices.Contains(strings.Split(string(b), "\x00"), o.uid())
+	return err == nil && slices.Contains(strings.Split(string(b), "\x00"), arg)
 }
 
 func (o *op) endStray(id vmm.Identity) error {

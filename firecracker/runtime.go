@@ -237,7 +237,7 @@ func (r *Runtime) machine(rec *record.Record) (*machine, error) {
 	if err != nil {
 		return nil, err
 	}
-	if own, err := worksIn(proc, filepath.Join(r.store.Dir(rec.ID), runName)); err != nil || !own {
+	if own, err := worksIn(proc, filepath.Join(r.store.Dir(rec.ID), runName), rec.UID); err != nil || !own {
 		proc.Close()
 		if err == nil {
 			err = vmm.ErrGone // a copy of the state directory has the same record
@@ -254,12 +254,15 @@ func (r *Runtime) machine(rec *record.Record) (*machine, error) {
 
 // worksIn says whether a VMM is the one of this run directory. Where its /proc
 // entries are closed to us (it has capabilities that we have not), its API socket
-// tells.
-func worksIn(proc *vmm.Process, runDir string) (bool, error) {
+// tells, and where somebody has removed the directory, its arguments.
+func worksIn(proc *vmm.Process, runDir, uid string) (bool, error) {
 	own, err := proc.WorksIn(runDir)
-	if errors.Is(err, os.ErrPermission) {
+	switch {
+	case errors.Is(err, os.ErrPermission):
 		pid, serr := vmm.SocketOwner(runDir, apiSocket)
 		return serr == nil && pid == proc.PID(), nil
+	case isMissing(err) && !errors.Is(err, vmm.ErrGone):
+		return hasArgument(proc.PID(), uid), nil
 	}
 	return own, err
 }
