@@ -152,7 +152,13 @@ func TestALostRecordWithACutVerbIsSetAside(t *testing.T) {
 	if err := syscall.Kill(pid, 0); err != nil {
 		t.Errorf("the running VMM: %v", err)
 	}
-	_ = r
+	// Put right, it is the VM that it was.
+	must(t, os.Rename(filepath.Join(dir, "lost"), filepath.Join(dir, "vm.json")))
+	_, err := r.Recover(bg, RecoverOptions{})
+	must(t, err)
+	if v := mustGet(t, r, "a"); v.PID != pid || v.Status != microvm.StatusRunning {
+		t.Errorf("after the record is back: %+v", v)
+	}
 }
 
 // an ordinary user and a VMM with a file capability (CAP_NET_ADMIN for TAPs).

@@ -55,8 +55,27 @@ func run(m *testing.M) int {
 			fmt.Fprintln(os.Stderr, err)
 			code = 1
 		}
+		if left := emulators(); len(left) > 0 {
+			fmt.Fprintln(os.Stderr, "the tests have left VMMs behind:", left)
+			code = 1
+		}
 	}
 	return code
+}
+
+// emulators are the VMMs that run our own build of the emulator.
+func emulators() []string {
+	var left []string
+	exes, err := filepath.Glob("/proc/[0-9]*/exe")
+	if err != nil {
+		return []string{err.Error()}
+	}
+	for _, exe := range exes {
+		if path, err := os.Readlink(exe); err == nil && !under.real && path == under.binary {
+			left = append(left, exe)
+		}
+	}
+	return left
 }
 
 // prepare takes the real VMM that MICROVM_TEST_FIRECRACKER names, or builds the
