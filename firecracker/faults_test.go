@@ -284,9 +284,10 @@ func needsOpenKVM(t *testing.T) {
 	}
 }
 
-// Everything without network works for an ordinary user.
-func TestAnOrdinaryUserCanDoEverything(t *testing.T) {
-	t.Parallel()
+// asOrdinaryUser runs the steps in a program of user 65534, on copies of the VMM
+// and the guest that it may read; prepare sees their paths.
+func asOrdinaryUser(t *testing.T, prepare func(Config), steps ...step) {
+	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("needs root to become somebody else; all other tests ran as an ordinary user")
 	}
@@ -308,15 +309,10 @@ func TestAnOrdinaryUserCanDoEverything(t *testing.T) {
 			*to = copied
 		}
 	}
+	prepare(c)
 	must(t, os.Mkdir(c.StateDir, 0o700))
 	must(t, os.Chown(c.StateDir, uid, uid))
-	from := microvm.Spec{RestoreFrom: &microvm.RestoreFrom{VMID: "a", SnapshotID: "s", ResumeImmediately: true}}
-	cmd := child{Config: c, Steps: []step{
-		{Verb: "create", ID: "a", Spec: microvm.Spec{StopMode: microvm.StopModeHibernate, Vsock: &microvm.Vsock{}, Console: &microvm.Console{Input: true}}},
-		{Verb: "start", ID: "a"}, {Verb: "snapshot", ID: "a", Other: "s"}, {Verb: "create", ID: "b", Spec: from},
-		{Verb: "stop", ID: "a"}, {Verb: "start", ID: "a"}, {Verb: "rename", ID: "a", Other: "c"},
-		{Verb: "destroy", ID: "b"}, {Verb: "destroy", ID: "c"},
-	}}.command(t)
+	cmd := child{Config: c, Steps: steps}.command(t)
 	cmd.Path = filepath.Join(dir, "exe")
 	cred := &syscall.Credential{Uid: uid, Gid: uid}
 	if under.real {
@@ -327,9 +323,22 @@ func TestAnOrdinaryUserCanDoEverything(t *testing.T) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: cred}
 	cmd.Dir = "/"
 	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
+		t.Errorf("%v: %s", err, out)
+		open(t, c) // destroys what is left
+		return
 	}
 	if left := leftovers(c.StateDir); len(left) > 0 {
 		t.Errorf("left: %v", left)
 	}
+}
+
+// Everything without network works for an ordinary user.
+func TestAnOrdinaryUserCanDoEverything(t *testing.T) {
+	t.Parallel()
+	from := microvm.Spec{RestoreFrom: &microvm.RestoreFrom{VMID: "a", SnapshotID: "s", ResumeImmediately: true}}
+	asOrdinaryUser(t, func(Config) {},
+		step{Verb: "create", ID: "a", Spec: microvm.Spec{StopMode: microvm.StopModeHibernate, Vsock: &microvm.Vsock{}, Console: &microvm.Console{Input: true}}},
+		step{Verb: "start", ID: "a"}, step{Verb: "snapshot", ID: "a", Other: "s"}, step{Verb: "create", ID: "b", Spec: from},
+		step{Verb: "stop", ID: "a"}, step{Verb: "start", ID: "a"}, step{Verb: "rename", ID: "a", Other: "c"},
+		step{Verb: "destroy", ID: "b"}, step{Verb: "destroy", ID: "c"})
 }

@@ -14,12 +14,10 @@ import (
 	"syscall"
 	"testing"
 	"time"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/tangle-network/microvm"
-	"github.com/tangle-network/microvm/fcapi"
 	"github.com/tangle-network/microvm/internal/record"
 )
 
@@ -164,96 +162,65 @@ func TestALostRecordWithACutVerbIsSetAside(t *testing.T) {
 // an ordinary user and a VMM with a file capability (CAP_NET_ADMIN for TAPs).
 func TestAnOrdinaryUserRestoresWithACapableVMM(t *testing.T) {
 	t.Parallel()
-	needsOpenKVM(t)
-	dir, err := os.MkdirTemp("", "microvm-review-")
-	must(t, err)
-	t.Cleanup(func() { must(t, os.RemoveAll(dir)) })
-	const uid = 65534
-	must(t, os.Chmod(dir, 0o755))
-	c := testConfig(t)
-	c.StateDir = filepath.Join(dir, "state")
-	for from, to := range map[string]*string{under.binary: &c.Binary, under.kernel: &c.Kernel, under.rootfs: &c.Rootfs, "/proc/self/exe": nil} {
-		b, err := os.ReadFile(from)
-		must(t, err)
-		copied := filepath.Join(dir, filepath.Base(from))
-		must(t, os.WriteFile(copied, b, 0o755))
-		if to != nil {
-			*to = copied
+	asOrdinaryUser(t, func(c Config) {
+		if out, err := exec.Command("setcap", "cap_net_admin+ep", c.Binary).CombinedOutput(); err != nil {
+			t.Skipf("setcap: %v %s", err, out)
 		}
-	}
-	if out, err := exec.Command("setcap", "cap_net_admin+ep", c.Binary).CombinedOutput(); err != nil {
-		t.Skipf("setcap: %v %s", err, out)
-	}
-	must(t, os.Mkdir(c.StateDir, 0o700))
-	must(t, os.Chown(c.StateDir, uid, uid))
-	cmd := child{Config: c, Steps: []step{
-		{Verb: "create", ID: "a", Spec: microvm.Spec{StopMode: microvm.StopModeHibernate}},
-		{Verb: "start", ID: "a"}, {Verb: "stop", ID: "a"}, {Verb: "start", ID: "a"},
-		{Verb: "destroy", ID: "a"},
-	}}.command(t)
-	cmd.Path = filepath.Join(dir, "exe")
-	cred := &syscall.Credential{Uid: uid, Gid: uid}
-	if under.real {
-		var st syscall.Stat_t
-		must(t, syscall.Stat("/dev/kvm", &st))
-		cred.Groups = []uint32{st.Gid}
-	}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: cred}
-	cmd.Dir = "/"
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Errorf("%v: %s", err, out)
-	}
-	r := open(t, c)
-	_ = r
+	},
+		step{Verb: "create", ID: "a", Spec: microvm.Spec{StopMode: microvm.StopModeHibernate}},
+		step{Verb: "start", ID: "a"}, step{Verb: "stop", ID: "a"}, step{Verb: "start", ID: "a"},
+		step{Verb: "destroy", ID: "a"})
 }
 
-func tap(t testing.TB, name string) {
-	t.Helper()
+// makeTAP makes a TAP that stays until its network namespace goes.
+func makeTAP(name string) error {
 	fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {
-		t.Skipf("no TAP: %v", err)
+		return err
 	}
 	defer unix.Close(fd)
 	ifr, err := unix.NewIfreq(name)
-	must(t, err)
+	if err != nil {
+		return err
+	}
 	ifr.SetUint16(unix.IFF_TAP | unix.IFF_NO_PI | unix.IFF_VNET_HDR)
 	if err := unix.IoctlIfreq(fd, unix.TUNSETIFF, ifr); err != nil {
-		t.Skipf("no TAP: %v", err)
+		return err
 	}
-	must(t, unix.IoctlSetInt(fd, unix.TUNSETPERSIST, 1))
-	t.Cleanup(func() {
-		fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC, 0)
-		must(t, err)
-		defer unix.Close(fd)
-		must(t, unix.IoctlIfreq(fd, unix.TUNSETIFF, ifr))
-		must(t, unix.IoctlSetInt(fd, unix.TUNSETPERSIST, 0))
-	})
-	_ = unsafe.Pointer(nil)
+	return unix.IoctlSetInt(fd, unix.TUNSETPERSIST, 1)
 }
 
-// metadata are there after a hibernate and after a restore.
-func TestMetadataSurviveAHibernate(t *testing.T) {
-	name := "rvw" + strconv.Itoa(os.Getpid()%100000)
-	tap(t, name)
-	r := open(t, testConfig(t))
-	start(t, r, "a", microvm.Spec{StopMode: microvm.StopModeHibernate,
-		NetworkInterfaces: []microvm.NetworkInterface{{ID: "eth0", HostDevName: name}},
-		MMDS:              &microvm.MMDS{Version: "V2", Interfaces: []string{"eth0"}, Contents: json.RawMessage(`{"who":"a"}`)}})
-	ask := func() string {
-		cl := fcapi.New(filepath.Join(r.store.Dir("a"), runName, apiSocket))
-		defer cl.Close()
-		var out json.RawMessage
-		if err := cl.Do(bg, fcapi.Request{Method: "GET", Path: "/mmds"}, &out); err != nil {
-			return err.Error()
-		}
-		return string(out)
+// A snapshot does not hold the metadata.
+func TestMetadataSurviveAHibernateAndARestore(t *testing.T) {
+	t.Parallel()
+	if os.Geteuid() != 0 {
+		t.Skip("a network namespace of the test's own needs root")
 	}
-	before := ask()
-	must(t, r.StopVM(bg, "a"))
-	must(t, r.StartVM(bg, "a"))
-	if after := ask(); after != before {
-		t.Errorf("metadata were %s, and are after a hibernate %s", before, after)
+	if _, err := os.Stat("/dev/net/tun"); err != nil {
+		t.Skipf("no TAPs here: %v", err)
 	}
+	c := testConfig(t)
+	const data = `{"who":"a"}`
+	spec := microvm.Spec{
+		StopMode:          microvm.StopModeHibernate,
+		NetworkInterfaces: []microvm.NetworkInterface{{ID: "eth0", HostDevName: "tap0"}},
+		MMDS:              &microvm.MMDS{Version: "V2", Interfaces: []string{"eth0"}, Contents: json.RawMessage(data)},
+	}
+	from := microvm.Spec{RestoreFrom: &microvm.RestoreFrom{
+		VMID: "a", SnapshotID: "s", ResumeImmediately: true,
+		NetworkOverrides: []microvm.NetworkOverride{{InterfaceID: "eth0", HostDevName: "tap1"}},
+	}}
+	cmd := child{Config: c, Steps: []step{
+		{Verb: "tap", ID: "tap0"}, {Verb: "tap", ID: "tap1"},
+		{Verb: "create", ID: "a", Spec: spec}, {Verb: "start", ID: "a"}, {Verb: "metadata", ID: "a", Other: data},
+		{Verb: "snapshot", ID: "a", Other: "s"}, {Verb: "create", ID: "b", Spec: from}, {Verb: "metadata", ID: "b", Other: data},
+		{Verb: "stop", ID: "a"}, {Verb: "start", ID: "a"}, {Verb: "metadata", ID: "a", Other: data},
+	}}.command(t)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("%v: %s", err, out)
+	}
+	open(t, c) // destroys them
 }
 
 // a socket path that Validate allows.

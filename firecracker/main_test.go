@@ -189,6 +189,16 @@ func (s step) run(ctx context.Context, r *Runtime) error {
 		return r.StopVM(ctx, s.ID)
 	case "snapshot":
 		return r.SnapshotVM(ctx, s.ID, s.Other)
+	case "tap": // in the network namespace of this program
+		return makeTAP(s.ID)
+	case "metadata": // must be Other
+		c := fcapi.New(filepath.Join(r.store.Dir(s.ID), runName, apiSocket))
+		defer c.Close()
+		got, err := c.GetMMDS(ctx)
+		if err == nil && string(got) != s.Other {
+			err = fmt.Errorf("the metadata are %s, not %s", got, s.Other)
+		}
+		return err
 	case "delete":
 		return r.DeleteSnapshot(ctx, s.ID, s.Other)
 	case "destroy":
