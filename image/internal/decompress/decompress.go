@@ -41,6 +41,8 @@ func Reader(r io.Reader) (io.ReadCloser, string, error) {
 		}
 		return z.IOReadCloser(), "zstd", nil
 	case bytes.HasPrefix(magic, []byte("\xfd7zXZ\x00")):
+		// Kernels are packed with the x86 filter (BCJ), which this decoder knows
+		// and ulikunitz/xz does not; it also bounds the dictionary.
 		z, err := xz.NewReader(b, maxWindow)
 		if err != nil {
 			return nil, "", fmt.Errorf("xz: %w", err)
