@@ -31,10 +31,11 @@ func (o *op) settle() error {
 		}
 		o.forward = false
 	}
-	if o.Rec.Process == nil {
+	// A destroy may leave an intent unresolved: it sees for itself.
+	if o.Rec.Process == nil || o.Intent != nil {
 		return nil
 	}
-	m, err := o.r.machine(o.Rec)
+	m, err := o.machine()
 	if !errors.Is(err, vmm.ErrGone) {
 		return err
 	}

@@ -32,6 +32,13 @@ func (r *Runtime) DestroyVM(ctx context.Context, id string) error {
 	if o.Rec.Status == microvm.StatusDestroyed {
 		return o.fail(&microvm.TransitionError{VMID: id, From: microvm.StatusDestroyed, To: microvm.StatusDestroyed})
 	}
+	if cut := o.Intent; cut != nil {
+		// It was not resolved. If nothing comes of this, the next one does it.
+		o.undo.push(func() error {
+			o.forward = true
+			return o.SetIntent(*cut)
+		})
+	}
 	if err := o.intend(nil); err != nil {
 		return o.fail(err)
 	}
@@ -55,7 +62,7 @@ func (o *op) askBeforeDestroy() error {
 	if !ask || o.Rec.Status != microvm.StatusRunning {
 		return nil
 	}
-	m, err := o.r.machine(o.Rec)
+	m, err := o.machine()
 	if errors.Is(err, vmm.ErrGone) {
 		return nil
 	}
@@ -69,7 +76,7 @@ func (o *op) askBeforeDestroy() error {
 // and the files are gone before the record says so.
 func (o *op) destroy(unreported bool) error {
 	o.stage = "end the VMM"
-	m, err := o.r.machine(o.Rec)
+	m, err := o.machine()
 	switch {
 	case err == nil:
 		if err := o.endProcess(m); err != nil {
@@ -84,6 +91,7 @@ func (o *op) destroy(unreported bool) error {
 	}
 	o.r.forget(o.Rec.UID)
 	o.Rec.Process, o.forward = nil, true
+	o.undo.keep()
 	if err := o.r.fail(o.ctx, fpDestroyKilled); err != nil {
 		return err
 	}

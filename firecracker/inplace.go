@@ -71,6 +71,9 @@ func (o *op) writerOf(path string) (string, error) {
 func (r *Runtime) writes(id string) []string {
 	rec, err := r.store.Load(id)
 	if errors.Is(err, microvm.ErrVMNotFound) {
+		if r.rollBackCreate(id) {
+			return nil
+		}
 		if in, err := r.store.Intent(id); err == nil && in != nil {
 			return in.InPlace
 		}

@@ -151,12 +151,20 @@ func (o *op) clearProcessFiles() error {
 // removeSockets removes the sockets of a dead VMM. A path with a live listener
 // is refused: it is somebody else's.
 func (o *op) removeSockets() error {
-	errs := []error{vmm.RemoveSocket(o.runDir(), apiSocket), vmm.RemoveSocket(o.runDir(), vsockSocket)}
-	if o.Rec != nil && o.Rec.Spec.Vsock != nil && o.Rec.Spec.Vsock.Path != "" {
-		p := o.Rec.Spec.Vsock.Path
-		errs = append(errs, vmm.RemoveSocket(filepath.Dir(p), filepath.Base(p)))
+	return errors.Join(o.removeOwnSockets(), o.removeChosenSocket())
+}
+
+func (o *op) removeOwnSockets() error {
+	return errors.Join(vmm.RemoveSocket(o.runDir(), apiSocket), vmm.RemoveSocket(o.runDir(), vsockSocket))
+}
+
+// removeChosenSocket removes the one whose path the spec has chosen.
+func (o *op) removeChosenSocket() error {
+	if o.Rec == nil || o.Rec.Spec.Vsock == nil || o.Rec.Spec.Vsock.Path == "" {
+		return nil
 	}
-	return errors.Join(errs...)
+	p := o.Rec.Spec.Vsock.Path
+	return vmm.RemoveSocket(filepath.Dir(p), filepath.Base(p))
 }
 
 func removeFile(path string) error {
@@ -277,16 +285,17 @@ func (o *op) endProcess(m *machine) error {
 // removeSocketsAfter removes the sockets of a VMM that has just ended. Its helper
 // programs (the emulator has some) die with it, and may take a moment.
 func (o *op) removeSocketsAfter(ctx context.Context) error {
+	if err := o.removeChosenSocket(); err != nil {
+		// What is there is somebody else's by now.
+		o.r.cfg.Log.Warn("the socket of a VM that has ended stays", "vm", o.ID, "err", err)
+	}
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	for wait := time.Millisecond; ; wait = min(2*wait, 100*time.Millisecond) {
-		err := o.removeSockets()
+		err := o.removeOwnSockets()
 		var used *vmm.SocketInUseError
 		if !errors.As(err, &used) {
 			return err
-		}
-		if o.Rec != nil && o.Rec.Spec.Vsock != nil && o.Rec.Spec.Vsock.Path != "" && used.Path == o.Rec.Spec.Vsock.Path {
-			return nil // somebody else's by now
 		}
 		t := time.NewTimer(wait)
 		select {

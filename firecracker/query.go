@@ -73,6 +73,10 @@ func (r *Runtime) view(rec *record.Record) (microvm.View, error) {
 	if rec.Process != nil {
 		m, err := r.machine(rec)
 		if errors.Is(err, vmm.ErrGone) && !r.beingEnded(rec) {
+			// A verb may have ended it, and said so, since the record was read.
+			if now, err := r.store.Load(rec.ID); err == nil && now.UID == rec.UID && (now.Process == nil || identity(now.Process) != identity(rec.Process)) {
+				return r.view(now)
+			}
 			dead := *rec
 			r.bury(&dead, m, r.store.Dir(rec.ID))
 			rec = &dead

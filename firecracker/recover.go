@@ -43,6 +43,10 @@ type SetAside struct {
 // program is working on is left to it. Open calls it.
 func (r *Runtime) Recover(ctx context.Context, opts RecoverOptions) (Report, error) {
 	rep := Report{Adopted: []string{}, Finished: []string{}, RolledBack: []string{}, Busy: []string{}, SetAside: []SetAside{}}
+	if err := r.enter(); err != nil {
+		return rep, fmt.Errorf("recover: %w", err)
+	}
+	defer r.leave()
 	ids, err := r.store.IDs()
 	if err != nil {
 		return rep, fmt.Errorf("recover: %w", err)
@@ -76,9 +80,10 @@ func (r *Runtime) recoverOne(ctx context.Context, id string, opts RecoverOptions
 	// What needs nothing but watching needs no lock either.
 	rec, err := r.store.Load(id)
 	if err == nil && !isThere(filepath.Join(r.store.Dir(id), "intent.json")) {
-		switch _, merr := r.machine(rec); {
-		case rec.Process == nil:
+		if rec.Process == nil {
 			return
+		}
+		switch merr := r.lookFor(rec, opts.DryRun); {
 		case merr == nil:
 			rep.Adopted = append(rep.Adopted, id)
 			return
@@ -121,6 +126,7 @@ func (r *Runtime) recoverOne(ctx context.Context, id string, opts RecoverOptions
 		defer cancel()
 		if err := o.settle(); errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
 			rep.Busy = append(rep.Busy, id)
+			r.recoverLater(id)
 			return
 		} else if err != nil {
 			aside(err)
@@ -131,6 +137,54 @@ func (r *Runtime) recoverOne(ctx context.Context, id string, opts RecoverOptions
 		rep.Adopted = append(rep.Adopted, id)
 	}
 	rep.Finished = append(rep.Finished, id)
+}
+
+// lookFor adopts the VMM of a record, or, in a dry run, sees only that it lives:
+// one that is adopted has its files trimmed.
+func (r *Runtime) lookFor(rec *record.Record, dry bool) error {
+	if !dry {
+		_, err := r.machine(rec)
+		return err
+	}
+	proc, err := r.openVMM(rec)
+	if err == nil {
+		proc.Close()
+	}
+	return err
+}
+
+// recoverLater tries again until the VMM answers: its guest may stand still. It
+// holds the lock for short times only, so that the VM can be destroyed.
+func (r *Runtime) recoverLater(id string) {
+	if r.enter() != nil {
+		return
+	}
+	go func() {
+		defer r.leave()
+		for wait := time.Second; ; wait = min(2*wait, time.Minute) {
+			t := time.NewTimer(wait)
+			select {
+			case <-t.C:
+			case <-r.ctx.Done():
+				t.Stop()
+				return
+			}
+			ctx, cancel := context.WithTimeout(r.ctx, r.cfg.APITimeout)
+			o, err := r.begin(ctx, "recover", id) // settles
+			cancel()
+			switch {
+			case err == nil:
+				o.end()
+				return
+			case errors.Is(err, context.DeadlineExceeded):
+			default:
+				if r.ctx.Err() == nil && !errors.Is(err, microvm.ErrVMNotFound) {
+					r.cfg.Log.Error("a verb that was cut off can't be resolved", "vm", id, "err", err)
+				}
+				return
+			}
+		}
+	}()
 }
 
 func isThere(path string) bool {
@@ -237,7 +291,8 @@ func (o *op) endStrays() error {
 
 func hasArgument(pid int, arg string) bool {
 	b, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "cmdline"))
-	return err == nil && slices.Contains(strings.Split(string(b), "\x00"), arg)
+	// An intent that could not be read has no uid.
+	return err == nil && arg != "" && slices.Contains(strings.Split(string(b), "\x00"), arg)
 }
 
 func (o *op) endStray(id vmm.Identity) error {
@@ -275,9 +330,9 @@ func (o *op) resolveIntent() error {
 		// The record has come as far as it could: its id is the directory's.
 	default:
 		// Who destroys the VM need not know; a VMM that is mute could not be
-		// destroyed otherwise.
+		// destroyed otherwise. Until the VMM is ended the intent stays.
 		if o.verb == "destroy" {
-			break
+			return nil
 		}
 		if err := o.askState(in); err != nil {
 			return err
@@ -304,7 +359,7 @@ func (o *op) resolveIntent() error {
 func (o *op) askState(in record.Intent) error {
 	// What was tracked may have been used up.
 	o.Rec.Base, o.Rec.ColdBoot = nil, false
-	m, err := o.r.machine(o.Rec)
+	m, err := o.machine()
 	if errors.Is(err, vmm.ErrGone) {
 		if o.hibernateWhole(in) {
 			o.hibernated()
@@ -313,6 +368,14 @@ func (o *op) askState(in record.Intent) error {
 	}
 	if err != nil {
 		return err
+	}
+	if o.Rec.Status == microvm.StatusRunning && o.hibernateWhole(in) {
+		// It has nothing to say any more, and may be mute.
+		if err := o.endProcess(m); err != nil {
+			return err
+		}
+		o.hibernated()
+		return nil
 	}
 	// It may be writing a snapshot still, and answers behind it.
 	ctx, cancel := context.WithTimeout(o.ctx, transferTimeout(o.Rec.Spec.MemoryMiB))
@@ -323,11 +386,6 @@ func (o *op) askState(in record.Intent) error {
 	}
 	status := o.Rec.Status
 	switch {
-	case status == microvm.StatusRunning && o.hibernateWhole(in):
-		if err := o.endProcess(m); err != nil {
-			return err
-		}
-		o.hibernated()
 	case in.Verb == "stop" && info.State == fcapi.StatePaused && in.Mode == microvm.StopModePause:
 		o.stopped(microvm.StopReason{Cause: microvm.StopPaused})
 	case status == microvm.StatusRunning && info.State == fcapi.StatePaused:

@@ -219,7 +219,12 @@ func identity(p *record.Process) vmm.Identity {
 
 // machine returns the VMM of a record, adopting it if this program does not know
 // it yet: vmm.ErrGone when it is dead.
-func (r *Runtime) machine(rec *record.Record) (*machine, error) {
+func (r *Runtime) machine(rec *record.Record) (*machine, error) { return r.adopt(rec, true) }
+
+// machine is that of a verb, whose record is the truth.
+func (o *op) machine() (*machine, error) { return o.r.adopt(o.Rec, false) }
+
+func (r *Runtime) adopt(rec *record.Record, query bool) (*machine, error) {
 	p := rec.Process
 	if p == nil {
 		return nil, vmm.ErrGone
@@ -233,7 +238,21 @@ func (r *Runtime) machine(rec *record.Record) (*machine, error) {
 		}
 		return m, nil
 	}
-	proc, err := r.watcher.Open(identity(p))
+	proc, err := r.openVMM(rec)
+	if err != nil {
+		return nil, err
+	}
+	m = newMachine(proc, rec.ID, *p)
+	if known := r.register(rec.UID, m, query); known != m {
+		return known, nil
+	}
+	r.keep(m, r.store.Dir(rec.ID))
+	return m, nil
+}
+
+// openVMM finds the process of a record.
+func (r *Runtime) openVMM(rec *record.Record) (*vmm.Process, error) {
+	proc, err := r.watcher.Open(identity(rec.Process))
 	if err != nil {
 		return nil, err
 	}
@@ -244,12 +263,7 @@ func (r *Runtime) machine(rec *record.Record) (*machine, error) {
 		}
 		return nil, err
 	}
-	m = newMachine(proc, rec.ID, *p)
-	if known := r.register(rec.UID, m, true); known != m {
-		return known, nil
-	}
-	r.keep(m, r.store.Dir(rec.ID))
-	return m, nil
+	return proc, nil
 }
 
 // worksIn says whether a VMM is the one of this run directory. Where its /proc
@@ -260,9 +274,18 @@ func worksIn(proc *vmm.Process, runDir, uid string) (bool, error) {
 	switch {
 	case errors.Is(err, os.ErrPermission):
 		pid, serr := vmm.SocketOwner(runDir, apiSocket)
-		return serr == nil && pid == proc.PID(), nil
-	case isMissing(err) && !errors.Is(err, vmm.ErrGone):
-		return hasArgument(proc.PID(), uid), nil
+		if serr != nil || pid == 0 {
+			// Nobody knows: it may be ours. It is not gone, whatever the socket is.
+			return false, fmt.Errorf("%w; its API socket: owner %d, %v (end the process)", err, pid, serr)
+		}
+		return pid == proc.PID(), nil
+	case isMissing(err) && !errors.Is(err, vmm.ErrGone) && hasArgument(proc.PID(), uid):
+		// A copy of the state directory may lack the run directory.
+		parent, perr := filepath.EvalSymlinks(filepath.Dir(runDir))
+		cwd, cerr := os.Readlink(fmt.Sprintf("/proc/%d/cwd", proc.PID()))
+		if perr == nil && cerr == nil {
+			return cwd == filepath.Join(parent, runName)+" (deleted)", nil
+		}
 	}
 	return own, err
 }
@@ -311,8 +334,11 @@ func (r *Runtime) register(uid string, m *machine, adopted bool) *machine {
 			r.machines[uid] = m
 		}
 		r.mu.Unlock()
-		if adopted {
+		switch {
+		case adopted:
 			m.release()
+		case old != nil:
+			old.release()
 		}
 		return m
 	case old != nil && (identity(&old.ident) == identity(&m.ident) || adopted && !old.dead()):

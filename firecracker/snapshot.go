@@ -94,7 +94,7 @@ func (o *op) snapshot(draft *snapshot.Draft) error {
 // captureWithDisks takes memory and writable disks of one moment.
 func (o *op) captureWithDisks(draft *snapshot.Draft, running bool, pause *time.Duration) (captured, error) {
 	var c captured
-	mach, err := o.r.machine(o.Rec)
+	mach, err := o.machine()
 	if err != nil {
 		return c, err
 	}

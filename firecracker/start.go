@@ -51,7 +51,7 @@ func (r *Runtime) StartVM(ctx context.Context, id string) error {
 
 // start makes the guest run, in whatever way its state asks for.
 func (o *op) start() (*machine, error) {
-	m, err := o.r.machine(o.Rec)
+	m, err := o.machine()
 	switch {
 	case err == nil && o.Rec.Process.Booted:
 		if err := o.resume(m); err != nil {

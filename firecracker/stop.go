@@ -41,7 +41,7 @@ func (r *Runtime) StopVMMode(ctx context.Context, id string, mode microvm.StopMo
 	if err := o.at(fpStopIntended); err != nil {
 		return o.fail(err)
 	}
-	m, err := r.machine(o.Rec)
+	m, err := o.machine()
 	if err != nil {
 		return o.fail(err)
 	}
