@@ -205,45 +205,13 @@ func TestAnOwnSocketThatStaysIsTold(t *testing.T) {
 // socket is gone does not make it dead.
 func TestACapableVMMWithoutSocketIsNotTakenForDead(t *testing.T) {
 	t.Parallel()
-	if os.Geteuid() != 0 {
-		t.Skip("needs root to become somebody else")
-	}
-	needsOpenKVM(t)
-	dir, err := os.MkdirTemp("", "microvm-user-")
-	must(t, err)
-	t.Cleanup(func() { must(t, os.RemoveAll(dir)) })
-	const uid = 65534
-	must(t, os.Chmod(dir, 0o755))
-	c := testConfig(t)
-	c.StateDir = filepath.Join(dir, "state")
-	for from, to := range map[string]*string{under.binary: &c.Binary, under.kernel: &c.Kernel, under.rootfs: &c.Rootfs, "/proc/self/exe": nil} {
-		b, err := os.ReadFile(from)
-		must(t, err)
-		copied := filepath.Join(dir, filepath.Base(from))
-		must(t, os.WriteFile(copied, b, 0o755))
-		if to != nil {
-			*to = copied
-		}
-	}
-	if out, err := exec.Command("setcap", "cap_net_admin+ep", c.Binary).CombinedOutput(); err != nil {
-		t.Skipf("setcap: %v %s", err, out)
-	}
-	must(t, os.Mkdir(c.StateDir, 0o700))
-	must(t, os.Chown(c.StateDir, uid, uid))
-	do := func(steps ...step) error {
-		cmd := child{Config: c, Steps: steps}.command(t)
-		cmd.Path = filepath.Join(dir, "exe")
-		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid}}
-		cmd.Dir = "/"
-		out, err := cmd.CombinedOutput()
-		t.Logf("%v: %v %s", steps[0].Verb, err, out)
-		return err
-	}
+	c, do := ordinaryUser(t)
+	giveCapability(t, c)
 	must(t, do(step{Verb: "create", ID: "a", Spec: microvm.Spec{StopMode: microvm.StopModeShutdown}}, step{Verb: "start", ID: "a"}))
 	pid := readRecord(t, c, "a").Process.PID
 	t.Cleanup(func() { _ = syscall.Kill(pid, syscall.SIGKILL) })
 	must(t, os.Remove(filepath.Join(c.StateDir, "vms", "a", runName, apiSocket)))
-	err = do(step{Verb: "start", ID: "a"}) // not legal: it runs
+	t.Logf("start of a running VM: %v", do(step{Verb: "start", ID: "a"}))
 	rec := readRecord(t, c, "a")
 	if _, ierr := vmm.Identify(pid); ierr == nil && (rec.Process == nil || rec.Process.PID != pid) {
 		t.Errorf("VMM %d lives and works on the disks, and the record says %s, process %+v", pid, rec.Status, rec.Process)
@@ -251,5 +219,4 @@ func TestACapableVMMWithoutSocketIsNotTakenForDead(t *testing.T) {
 	if rec.Process != nil {
 		_ = syscall.Kill(rec.Process.PID, syscall.SIGKILL)
 	}
-	_ = err
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -284,9 +285,9 @@ func needsOpenKVM(t *testing.T) {
 	}
 }
 
-// asOrdinaryUser runs the steps in a program of user 65534, on copies of the VMM
-// and the guest that it may read; prepare sees their paths.
-func asOrdinaryUser(t *testing.T, prepare func(Config), steps ...step) {
+// ordinaryUser prepares copies of the VMM and the guest that user 65534 may read,
+// and a state directory of its own; do runs steps in a program of that user.
+func ordinaryUser(t *testing.T) (c Config, do func(steps ...step) error) {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("needs root to become somebody else; all other tests ran as an ordinary user")
@@ -298,7 +299,7 @@ func asOrdinaryUser(t *testing.T, prepare func(Config), steps ...step) {
 	t.Cleanup(func() { must(t, os.RemoveAll(dir)) })
 	const uid = 65534
 	must(t, os.Chmod(dir, 0o755))
-	c := testConfig(t)
+	c = testConfig(t)
 	c.StateDir = filepath.Join(dir, "state")
 	for from, to := range map[string]*string{under.binary: &c.Binary, under.kernel: &c.Kernel, under.rootfs: &c.Rootfs, "/proc/self/exe": nil} {
 		b, err := os.ReadFile(from)
@@ -309,21 +310,40 @@ func asOrdinaryUser(t *testing.T, prepare func(Config), steps ...step) {
 			*to = copied
 		}
 	}
-	prepare(c)
 	must(t, os.Mkdir(c.StateDir, 0o700))
 	must(t, os.Chown(c.StateDir, uid, uid))
-	cmd := child{Config: c, Steps: steps}.command(t)
-	cmd.Path = filepath.Join(dir, "exe")
 	cred := &syscall.Credential{Uid: uid, Gid: uid}
 	if under.real {
 		var st syscall.Stat_t
 		must(t, syscall.Stat("/dev/kvm", &st))
 		cred.Groups = []uint32{st.Gid}
 	}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: cred}
-	cmd.Dir = "/"
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Errorf("%v: %s", err, out)
+	return c, func(steps ...step) error {
+		cmd := child{Config: c, Steps: steps}.command(t)
+		cmd.Path = filepath.Join(dir, "exe")
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: cred}
+		cmd.Dir = "/"
+		out, err := cmd.CombinedOutput()
+		if err != nil {
+			return fmt.Errorf("%w: %s", err, out)
+		}
+		return nil
+	}
+}
+
+// giveCapability gives the VMM what an ordinary user needs for TAPs.
+func giveCapability(t *testing.T, c Config) {
+	t.Helper()
+	if out, err := exec.Command("setcap", "cap_net_admin+ep", c.Binary).CombinedOutput(); err != nil {
+		t.Skipf("setcap: %v %s", err, out)
+	}
+}
+
+// asOrdinaryUser runs the steps, which must leave nothing.
+func asOrdinaryUser(t *testing.T, c Config, do func(...step) error, steps ...step) {
+	t.Helper()
+	if err := do(steps...); err != nil {
+		t.Error(err)
 		open(t, c) // destroys what is left
 		return
 	}
@@ -336,7 +356,8 @@ func asOrdinaryUser(t *testing.T, prepare func(Config), steps ...step) {
 func TestAnOrdinaryUserCanDoEverything(t *testing.T) {
 	t.Parallel()
 	from := microvm.Spec{RestoreFrom: &microvm.RestoreFrom{VMID: "a", SnapshotID: "s", ResumeImmediately: true}}
-	asOrdinaryUser(t, func(Config) {},
+	c, do := ordinaryUser(t)
+	asOrdinaryUser(t, c, do,
 		step{Verb: "create", ID: "a", Spec: microvm.Spec{StopMode: microvm.StopModeHibernate, Vsock: &microvm.Vsock{}, Console: &microvm.Console{Input: true}}},
 		step{Verb: "start", ID: "a"}, step{Verb: "snapshot", ID: "a", Other: "s"}, step{Verb: "create", ID: "b", Spec: from},
 		step{Verb: "stop", ID: "a"}, step{Verb: "start", ID: "a"}, step{Verb: "rename", ID: "a", Other: "c"},

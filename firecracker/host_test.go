@@ -162,11 +162,9 @@ func TestALostRecordWithACutVerbIsSetAside(t *testing.T) {
 // an ordinary user and a VMM with a file capability (CAP_NET_ADMIN for TAPs).
 func TestAnOrdinaryUserRestoresWithACapableVMM(t *testing.T) {
 	t.Parallel()
-	asOrdinaryUser(t, func(c Config) {
-		if out, err := exec.Command("setcap", "cap_net_admin+ep", c.Binary).CombinedOutput(); err != nil {
-			t.Skipf("setcap: %v %s", err, out)
-		}
-	},
+	c, do := ordinaryUser(t)
+	giveCapability(t, c)
+	asOrdinaryUser(t, c, do,
 		step{Verb: "create", ID: "a", Spec: microvm.Spec{StopMode: microvm.StopModeHibernate}},
 		step{Verb: "start", ID: "a"}, step{Verb: "stop", ID: "a"}, step{Verb: "start", ID: "a"},
 		step{Verb: "destroy", ID: "a"})

@@ -31,8 +31,8 @@ type op struct {
 	wholeDiff bool
 	// undead says that a VMM could not be ended.
 	undead bool
-	// dead is a VMM that this verb has spawned and that its undo has ended:
-	// evidence for the error.
+	// log and console are the evidence for an error, read before the undo removes
+	// it.
 	log, console string
 }
 

@@ -49,6 +49,7 @@ if [ "$1" = test ]; then
 	need gcc gcc
 	[ -e /usr/include/stdlib.h ] || missing+=(libc6-dev)
 	need debugfs e2fsprogs
+	need setcap libcap2-bin
 fi
 
 if [ ${#missing[@]} -gt 0 ]; then
