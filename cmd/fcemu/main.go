@@ -18,22 +18,24 @@ import (
 
 func main() {
 	ctx, cancel := context.WithCancelCause(context.Background())
-	signals := catch(cancel)
+	leaving, ready := catch(cancel)
 	p := fcemu.Process{
 		Args: os.Args[1:], Stdin: 0, Stdout: 1, Stderr: 2,
 		Engine: os.Getenv("FCEMU_ENGINE"),
 		Engines: map[string]fcemu.Factory{
 			"null": func(o fcemu.EngineOptions) (fcemu.Engine, error) {
+				<-ready // an engine is made before the API listens
 				return nullengine.New(nullengine.Options{EngineOptions: o}), nil
 			},
 			"qemu": func(o fcemu.EngineOptions) (fcemu.Engine, error) {
+				<-ready
 				return qemuengine.New(qemuengine.Options{EngineOptions: o})
 			},
 		},
 		Auto: auto,
 	}
 	code := p.Run(ctx)
-	close(signals)
+	close(leaving)
 	if code == fcemu.ExitAbort {
 		dieBy(unix.SIGABRT)
 	}

@@ -18,30 +18,33 @@ const exitTimeout = time.Second
 // catch makes signals act as they do on Firecracker, where Go's runtime would
 // do otherwise: it ignores some of those that kill, and answers one with a
 // dump. The ones that Firecracker catches end the process with its codes.
-// Closing the channel says that the process is about to leave.
-func catch(cancel context.CancelCauseFunc) (done chan struct{}) {
+// Closing done says that the process is about to leave; ready is closed once
+// all of them are caught, which must be before the API listens: who can ask the
+// original anything can also signal it.
+func catch(cancel context.CancelCauseFunc) (done chan<- struct{}, ready <-chan struct{}) {
 	for _, s := range []unix.Signal{
 		unix.SIGQUIT, unix.SIGUSR1, unix.SIGUSR2, unix.SIGALRM, unix.SIGVTALRM, unix.SIGIO, unix.SIGPWR, unix.SIGSTKFLT,
 	} {
 		setDefault(s)
 	}
-	done = make(chan struct{})
-	// Not before the API: each signal costs a round trip to a thread of the
-	// runtime's.
+	leaving, caught := make(chan struct{}), make(chan struct{})
+	// Beside the rest of the start-up: each signal costs a round trip to a thread
+	// of the runtime's.
 	go func() {
 		signals := make(chan os.Signal, 1)
 		signal.Notify(signals,
 			unix.SIGHUP, unix.SIGXFSZ, unix.SIGXCPU, unix.SIGSYS, unix.SIGBUS, unix.SIGSEGV, unix.SIGILL)
+		close(caught)
 		s := (<-signals).(unix.Signal)
 		code, _ := fcemu.ExitCodeOf(s)
 		cancel(fcemu.EndedBySignal{Signal: s})
 		select {
-		case <-done:
+		case <-leaving:
 		case <-time.After(exitTimeout):
 			os.Exit(code)
 		}
 	}()
-	return done
+	return leaving, caught
 }
 
 // setDefault gives a signal its default action. Go's own reset would leave the
