@@ -158,9 +158,8 @@ var formats = []struct{ since, format Version }{
 }
 
 // SnapshotFormat returns the version of the snapshots that v writes, as
-// firecracker --snapshot-version tells it. v loads those with the same Major
-// and a Minor not above its own. ok is false when v is older than 1.7.0 or of a
-// line newer than 1.17.
+// firecracker --snapshot-version tells it; see LoadsFormat. ok is false when v is
+// older than 1.7.0 or of a line newer than 1.17.
 func SnapshotFormat(v Version) (format Version, ok bool) {
 	if v.beyondTable() {
 		return Version{}, false
@@ -172,3 +171,14 @@ func SnapshotFormat(v Version) (format Version, ok bool) {
 	}
 	return Version{}, false
 }
+
+// LoadsFormat reports whether a release whose snapshots have the format own
+// loads one whose format is written: the same Major and a Minor not above its
+// own (docs/snapshotting/versioning.md of Firecracker).
+func LoadsFormat(own, written Version) bool {
+	return own.Major == written.Major && own.Minor >= written.Minor
+}
+
+// DiffsUntracked reports whether v takes Diff snapshots of a guest whose dirty
+// pages are not tracked; older releases refuse them. Pull request 5274.
+func DiffsUntracked(v Version) bool { return from(13).has(v) }

@@ -129,6 +129,50 @@ func TestSnapshotFormatIsThatOfEachRelease(t *testing.T) {
 	}
 }
 
+func TestFormatsLoadWithinTheirMajor(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		own, written Version
+		want         bool
+	}{
+		{Version{8, 0, 0}, Version{8, 0, 0}, true},
+		{Version{8, 1, 0}, Version{8, 0, 3}, true},
+		{Version{8, 0, 3}, Version{8, 1, 0}, false},
+		{Version{9, 0, 0}, Version{8, 0, 0}, false},
+		{Version{8, 0, 0}, Version{9, 0, 0}, false},
+	} {
+		if got := LoadsFormat(c.own, c.written); got != c.want {
+			t.Errorf("%v loads %v: %v", c.own, c.written, got)
+		}
+	}
+}
+
+func TestUntrackedDiffsCameWhereTheChangelogSaysSo(t *testing.T) {
+	t.Parallel()
+	came := false
+	for _, f := range facts(t) {
+		came = came || strings.Contains(f.changelog, " 5274 ")
+		if got := DiffsUntracked(f.version); got != came {
+			t.Errorf("%s: %v, by the changelog %v", f.tag, got, came)
+		}
+	}
+}
+
+// Every released tag of the lines that the table covers is among the facts: a
+// hole would hide what a release has brought.
+func TestFactsHaveNoHoles(t *testing.T) {
+	t.Parallel()
+	all := facts(t)
+	for i, f := range all[1:] {
+		last := all[i].version
+		patch := f.version == Version{last.Major, last.Minor, last.Patch + 1}
+		line := f.version == Version{last.Major, last.Minor + 1, 0}
+		if !patch && !line {
+			t.Errorf("%s comes after %v", f.tag, last)
+		}
+	}
+}
+
 // structFields names the fields that a value of a type can send.
 func structFields(prefix, sep string, typ reflect.Type) []string {
 	for typ.Kind() == reflect.Pointer || typ.Kind() == reflect.Slice {
