@@ -215,11 +215,7 @@ func (s *Store) acquire(ctx context.Context, dir *os.File, wait bool) (release f
 		return nil, err
 	}
 	return func() {
-		// Said aloud, not left to the close: a child that is being started holds
-		// a copy of the descriptor until its exec. It can't fail for a descriptor
-		// that is open.
-		_ = unix.Flock(int(lock.Fd()), unix.LOCK_UN)
-		lock.Close()
+		lock.Close() // and with it the flock
 		<-k.sem
 		drop()
 	}, nil
