@@ -14,16 +14,17 @@ type flag struct {
 	forbids  string
 	fallback string
 	help     string
+	since    int // the line 1.since brought it
 }
 
-// flags are those of Firecracker 1.16.1, and those of our own at the end.
-func flags() []flag {
-	return []flag{
+// flags are those of a release, and those of our own at the end.
+func flags(rel release) []flag {
+	return slices.DeleteFunc([]flag{
 		{name: "api-sock", value: true, fallback: "/run/firecracker.socket", help: "Path of the API's unix socket."},
 		{name: "boot-timer", help: "Log how long the guest took to boot (accepted; no guest here reports it)."},
 		{name: "config-file", value: true, help: "Path of a JSON file with the configuration of a microVM, which is started at once."},
 		{name: "describe-snapshot", value: true, help: "Print the format version of a snapshot's state file."},
-		{name: "enable-pci", help: "PCI transport, and with it hotplug of devices."},
+		{name: "enable-pci", since: 13, help: "PCI transport, and with it hotplug of devices."},
 		{name: "http-api-max-payload-size", value: true, fallback: "51200", help: "Largest body of a request, in bytes."},
 		{name: "id", value: true, fallback: "anonymous-instance", help: "Name of the microVM: 1 to 64 letters, digits and '-'."},
 		{name: "level", value: true, help: "Log level: Off, Error, Warn, Info, Debug, Trace."},
@@ -43,7 +44,8 @@ func flags() []flag {
 		{name: "start-time-us", value: true, help: "Time of the start, in µs, for the metrics."},
 		{name: "version", help: "Print the version."},
 		{name: "engine", value: true, help: "fcemu: what runs the guest: null, qemu or auto (FCEMU_ENGINE; auto)."},
-	}
+		{name: emulateFlag, value: true, fallback: EmulatedVersion, help: "fcemu: the release to emulate, from " + oldestRelease + " to " + newestRelease + " (FCEMU_EMULATE_VERSION)."},
+	}, func(f flag) bool { return !rel.has(f.since) })
 }
 
 // arguments are the flags that were given, and the defaults of the others.
@@ -67,12 +69,12 @@ func (e argumentError) Error() string { return string(e) }
 // parseArguments follows the original's rules: two dashes, the value as a
 // separate word that has no dashes in front, no flag twice, "--" ends it all,
 // and --help or --version anywhere before that hides every mistake.
-func parseArguments(args []string) (arguments, error) {
+func parseArguments(args []string, rel release) (arguments, error) {
 	a := arguments{values: map[string]string{}, given: map[string]bool{}}
 	if end := slices.Index(args, "--"); end >= 0 {
 		args = args[:end]
 	}
-	known := flags()
+	known := flags(rel)
 	for _, f := range known {
 		if f.fallback != "" {
 			a.values[f.name] = f.fallback
@@ -121,10 +123,27 @@ func parseArguments(args []string) (arguments, error) {
 	return a, nil
 }
 
-func helpText() string {
+const emulateFlag = "emulate-version"
+
+// emulated finds the release in the command line, whose other flags depend on
+// it.
+func emulated(args []string, fallback string) (release, error) {
+	for i, a := range args {
+		if a == "--" {
+			break
+		}
+		if a == "--"+emulateFlag && i+1 < len(args) {
+			fallback = args[i+1]
+			break
+		}
+	}
+	return parseRelease(fallback)
+}
+
+func helpText(rel release) string {
 	var b strings.Builder
 	b.WriteString("optional arguments:\n")
-	for _, f := range flags() {
+	for _, f := range flags(rel) {
 		name := "  --" + f.name
 		if f.value {
 			name += " <" + f.name + ">"

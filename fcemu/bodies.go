@@ -1,7 +1,7 @@
 package fcemu
 
 // The bodies of the API, field by field in the order in which Firecracker
-// 1.16.1 declares them (src/vmm/src/vmm_config and
+// declares them (src/vmm/src/vmm_config and
 // src/firecracker/src/api_server/request there).
 
 func setTokenBucket(to *TokenBucket) func(*node) error {
@@ -30,7 +30,15 @@ func cpuTemplate(to *string) func(*node) error {
 	return setEnum(to, "C3", "T2", "T2S", "None", "T2CL", "T2A")
 }
 
-func hugePages(to *string) func(*node) error { return setEnum(to, "None", "2M") }
+func hugePages(to *string) func(*node) error {
+	return func(n *node) error {
+		names := []string{"None", "2M"}
+		if n.rel.knows("PUT /machine-config huge_pages=Transparent") {
+			names = []string{"None", "Transparent", "2M"}
+		}
+		return setEnum(to, names...)(n)
+	}
+}
 
 func setMachineConfig(to *MachineConfig) func(*node) error {
 	to.HugePages = "None"
@@ -110,7 +118,7 @@ func setNetworkInterface(to *NetworkInterface) func(*node) error {
 			field{"iface_id", required, setString(&to.IfaceID)},
 			field{"host_dev_name", required, setString(&to.HostDevName)},
 			field{"guest_mac", optional, orNull(&to.GuestMAC, setMAC)},
-			field{"mtu", optional, orNull(&to.MTU, uint16Of)},
+			n.newer("PUT /network-interfaces/* mtu", field{"mtu", optional, orNull(&to.MTU, uint16Of)}),
 			field{"rx_rate_limiter", optional, orNull(&to.RxRateLimiter, setRateLimiter)},
 			field{"tx_rate_limiter", optional, orNull(&to.TxRateLimiter, setRateLimiter)})
 	}
@@ -145,8 +153,8 @@ func setBalloon(to *Balloon) func(*node) error {
 			field{"amount_mib", required, setUint(&to.AmountMiB, 32)},
 			field{"deflate_on_oom", required, setBool(&to.DeflateOnOOM)},
 			field{"stats_polling_interval_s", defaulted, uint16Of(&to.StatsPollingIntervalS)},
-			field{"free_page_hinting", defaulted, setBool(&to.FreePageHinting)},
-			field{"free_page_reporting", defaulted, setBool(&to.FreePageReporting)})
+			n.newer("PUT /balloon free_page_hinting", field{"free_page_hinting", defaulted, setBool(&to.FreePageHinting)}),
+			n.newer("PUT /balloon free_page_reporting", field{"free_page_reporting", defaulted, setBool(&to.FreePageReporting)}))
 	}
 }
 
@@ -183,7 +191,7 @@ func setSerial(to *Serial) func(*node) error {
 	return func(n *node) error {
 		return n.fields("SerialConfig", refuseUnknown,
 			field{"serial_out_path", optional, orNull(&to.SerialOutPath, setString)},
-			field{"rate_limiter", optional, orNull(&to.RateLimiter, setTokenBucket)})
+			n.newer("PUT /serial rate_limiter", field{"rate_limiter", optional, orNull(&to.RateLimiter, setTokenBucket)}))
 	}
 }
 
@@ -194,7 +202,7 @@ func setMMDSConfig(to *MMDSConfig) func(*node) error {
 			field{"version", defaulted, setEnum(&to.Version, "V1", "V2")},
 			field{"network_interfaces", required, setList(&to.NetworkInterfaces, setString)},
 			field{"ipv4_address", optional, orNull(&to.IPv4Address, setIPv4)},
-			field{"imds_compat", defaulted, setBool(&to.IMDSCompat)})
+			n.newer("PUT /mmds/config imds_compat", field{"imds_compat", defaulted, setBool(&to.IMDSCompat)}))
 	}
 }
 
@@ -205,7 +213,7 @@ func setPmem(to *Pmem) func(*node) error {
 			field{"path_on_host", required, setString(&to.PathOnHost)},
 			field{"root_device", defaulted, setBool(&to.RootDevice)},
 			field{"read_only", defaulted, setBool(&to.ReadOnly)},
-			field{"rate_limiter", optional, orNull(&to.RateLimit, setRateLimiter)})
+			n.newer("PUT /pmem/* rate_limiter", field{"rate_limiter", optional, orNull(&to.RateLimit, setRateLimiter)}))
 	}
 }
 
@@ -289,10 +297,39 @@ func setLevel(to *Level) func(*node) error {
 	}
 }
 
-func setMetrics(path *string) func(*node) error {
+// MetricsConfig is PUT /metrics.
+type MetricsConfig struct {
+	Path   string
+	EmitID bool
+	// Properties is an object of strings as it is written out; nil without.
+	Properties []byte
+}
+
+func setMetrics(to *MetricsConfig) func(*node) error {
 	return func(n *node) error {
 		return n.fields("MetricsConfig", ignoreUnknown,
-			field{"metrics_path", required, setString(path)})
+			field{"metrics_path", required, setString(&to.Path)},
+			n.newer("PUT /metrics emit_id", field{"emit_id", defaulted, setBool(&to.EmitID)}),
+			n.newer("PUT /metrics properties", field{"properties", defaulted, setProperties(&to.Properties)}))
+	}
+}
+
+func setProperties(to *[]byte) func(*node) error {
+	return func(n *node) error {
+		switch n.kind {
+		case kindNull:
+			return nil
+		case kindObject:
+		default:
+			return n.typeError("a map")
+		}
+		for i := range n.list {
+			if v := &n.list[i]; v.kind != kindString {
+				return v.typeError("a string")
+			}
+		}
+		*to = appendValue(nil, n)
+		return nil
 	}
 }
 
@@ -315,17 +352,19 @@ type loadBody struct {
 }
 
 func setSnapshotLoad(to *loadBody) func(*node) error {
+	to.HugePages = "Snapshot"
 	return func(n *node) error {
 		return n.fields("LoadSnapshotConfig", refuseUnknown,
 			field{"snapshot_path", required, setString(&to.SnapshotPath)},
 			field{"mem_file_path", optional, orNull(&to.memFile, setString)},
 			field{"mem_backend", optional, orNull(&to.backend, setMemBackend)},
 			field{"enable_diff_snapshots", defaulted, setBool(&to.enableDiffs)},
-			field{"track_dirty_pages", defaulted, setBool(&to.TrackDirtyPages)},
+			n.newer("PUT /snapshot/load track_dirty_pages", field{"track_dirty_pages", defaulted, setBool(&to.TrackDirtyPages)}),
 			field{"resume_vm", defaulted, setBool(&to.ResumeVM)},
-			field{"network_overrides", defaulted, setList(&to.NetworkOverrides, setNetworkOverride)},
-			field{"vsock_override", optional, orNull(&to.VsockOverride, setVsockOverride)},
-			field{"clock_realtime", defaulted, setBool(&to.ClockRealtime)})
+			n.newer("PUT /snapshot/load network_overrides", field{"network_overrides", defaulted, setList(&to.NetworkOverrides, setNetworkOverride)}),
+			n.newer("PUT /snapshot/load vsock_override", field{"vsock_override", optional, orNull(&to.VsockOverride, setVsockOverride)}),
+			n.newer("PUT /snapshot/load clock_realtime", field{"clock_realtime", defaulted, setBool(&to.ClockRealtime)}),
+			n.newer("PUT /snapshot/load huge_pages", field{"huge_pages", defaulted, setEnum(&to.HugePages, "Snapshot", "None", "Transparent", "2M")}))
 	}
 }
 

@@ -14,8 +14,8 @@ func (c *Config) check() error {
 		return fmt.Errorf("vcpu_count %d is not in 1..%d", m.VCPUCount, maxVCPUs)
 	case m.MemSizeMiB < 1 || m.MemSizeMiB > 1<<40:
 		return fmt.Errorf("mem_size_mib %d is not in 1..2^40", m.MemSizeMiB)
-	case m.HugePages != "None" && m.HugePages != "2M":
-		return fmt.Errorf("huge_pages %q is neither None nor 2M", m.HugePages)
+	case m.HugePages != "None" && m.HugePages != "Transparent" && m.HugePages != "2M":
+		return fmt.Errorf("huge_pages %q is none of None, Transparent and 2M", m.HugePages)
 	case c.Balloon != nil && (c.Balloon.AmountMiB < 0 || c.Balloon.AmountMiB > m.MemSizeMiB):
 		return fmt.Errorf("amount_mib %d of the balloon is not in 0..%d", c.Balloon.AmountMiB, m.MemSizeMiB)
 	}

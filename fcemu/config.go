@@ -17,6 +17,10 @@ type Config struct {
 	Pmem              []Pmem             `json:"pmem"`
 	MemoryHotplug     *MemoryHotplug     `json:"memory-hotplug"`
 	CPUConfig         json.RawMessage    `json:"cpu-config"`
+
+	// rel is here because it goes wherever the configuration goes, as far as the
+	// state file. nil is EmulatedVersion.
+	rel *release
 }
 
 // BootSource is PUT /boot-source. A nil BootArgs means Firecracker's default
@@ -34,7 +38,7 @@ type MachineConfig struct {
 	SMT             bool    `json:"smt"`
 	CPUTemplate     *string `json:"cpu_template,omitempty"`
 	TrackDirtyPages bool    `json:"track_dirty_pages"`
-	HugePages       string  `json:"huge_pages"` // "None", "2M"
+	HugePages       string  `json:"huge_pages"` // "None", "Transparent", "2M"
 }
 
 // TokenBucket is one rate: Size units per RefillTime milliseconds, with
@@ -150,6 +154,7 @@ type SnapshotLoad struct {
 	NetworkOverrides []NetworkOverride `json:"network_overrides"`
 	VsockOverride    *VsockOverride    `json:"vsock_override"`
 	ClockRealtime    bool              `json:"clock_realtime"`
+	HugePages        string            `json:"huge_pages"` // "Snapshot", "None", "Transparent", "2M"
 }
 
 // MemBackend says where the memory of a restored guest comes from.

@@ -13,7 +13,7 @@ type fileConfig struct {
 	cpu     *node
 	logger  *LoggerConfig
 	machine *MachineConfig
-	metrics *string
+	metrics *MetricsConfig
 	mmds    *MMDSConfig
 	nets    []NetworkInterface
 	vsock   *Vsock
@@ -38,8 +38,8 @@ func setFileConfig(to *fileConfig) func(*node) error {
 			field{"network-interfaces", defaulted, setList(&to.nets, setNetworkInterface)},
 			field{"vsock", optional, orNull(&to.vsock, setVsock)},
 			field{"entropy", optional, orNull(&to.entropy, setEntropy)},
-			field{"pmem", defaulted, setList(&to.pmem, setPmem)},
-			field{"memory-hotplug", optional, orNull(&to.hotplug, setMemoryHotplug)})
+			n.newer("PUT /pmem/*", field{"pmem", defaulted, setList(&to.pmem, setPmem)}),
+			n.newer("PUT /hotplug/memory", field{"memory-hotplug", optional, orNull(&to.hotplug, setMemoryHotplug)}))
 	}
 }
 
@@ -54,7 +54,7 @@ func (f *fileConfig) cpuTemplate() ([]byte, error) {
 		if err != nil {
 			return nil, errors.New("File operation error: " + osText(err))
 		}
-		if err := decodeBody(b, checkCPUTemplate); err != nil {
+		if err := decodeBody(f.cpu.rel, b, checkCPUTemplate); err != nil {
 			return nil, errors.New("Invalid JSON: " + err.Error())
 		}
 		return b, nil
@@ -69,7 +69,7 @@ func (f *fileConfig) cpuTemplate() ([]byte, error) {
 // original's order.
 func (c *controller) bootFromFile(config, metadata []byte) error {
 	var f fileConfig
-	if err := decodeBody(config, setFileConfig(&f)); err != nil {
+	if err := decodeBody(&c.rel, config, setFileConfig(&f)); err != nil {
 		return errors.New("Configuration for VMM from one single json failed: Invalid JSON: " + err.Error())
 	}
 	cpu, err := f.cpuTemplate()

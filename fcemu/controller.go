@@ -21,6 +21,7 @@ const (
 type controller struct {
 	ctx     context.Context
 	id      string
+	rel     release
 	pci     bool
 	engine  Engine
 	log     *logger
@@ -114,49 +115,17 @@ func (c *controller) instanceInfo() ([]byte, *fault) {
 		State   vmState `json:"state"`
 		Version string  `json:"vmm_version"`
 		App     string  `json:"app_name"`
-	}{c.id, c.state, ReportedVersion, appName}), nil
+	}{c.id, c.state, c.rel.reported(), appName}), nil
 }
 
 func (c *controller) version() ([]byte, *fault) {
 	return marshal(struct {
 		Version string `json:"firecracker_version"`
 		Engine  string `json:"fcemu_engine"`
-	}{ReportedVersion, c.engine.Name()}), nil
+	}{c.rel.reported(), c.engine.Name()}), nil
 }
 
 func (c *controller) machineConfig() ([]byte, *fault) { return marshal(c.cfg.Machine), nil }
-
-func (c *controller) vmConfig() ([]byte, *fault) {
-	cfg := c.cfg
-	drives, nets, pmem := cfg.Drives, cfg.NetworkInterfaces, cfg.Pmem
-	if drives == nil {
-		drives = []Drive{}
-	}
-	if nets == nil {
-		nets = []NetworkInterface{}
-	}
-	if pmem == nil {
-		pmem = []Pmem{}
-	}
-	// The keys, their order and the ones that are always null are the
-	// original's.
-	return marshal(struct {
-		Balloon           *Balloon           `json:"balloon"`
-		Drives            []Drive            `json:"drives"`
-		BootSource        BootSource         `json:"boot-source"`
-		CPUConfig         *struct{}          `json:"cpu-config"`
-		Logger            *struct{}          `json:"logger"`
-		Machine           MachineConfig      `json:"machine-config"`
-		Metrics           *struct{}          `json:"metrics"`
-		MMDSConfig        *MMDSConfig        `json:"mmds-config"`
-		NetworkInterfaces []NetworkInterface `json:"network-interfaces"`
-		Vsock             *Vsock             `json:"vsock"`
-		Entropy           *Entropy           `json:"entropy"`
-		Pmem              []Pmem             `json:"pmem"`
-		MemoryHotplug     *MemoryHotplug     `json:"memory-hotplug"`
-	}{cfg.Balloon, drives, cfg.BootSource, nil, nil, cfg.Machine, nil, cfg.MMDSConfig, nets,
-		cfg.Vsock, cfg.Entropy, pmem, cfg.MemoryHotplug}), nil
-}
 
 func (c *controller) balloonConfig() ([]byte, *fault) {
 	if c.cfg.Balloon == nil {
@@ -165,7 +134,7 @@ func (c *controller) balloonConfig() ([]byte, *fault) {
 		}
 		return nil, refuse("Balloon config error: No balloon device found.")
 	}
-	return marshal(c.cfg.Balloon), nil
+	return marshal(c.rel.balloon(c.cfg.Balloon)), nil
 }
 
 func (c *controller) putLogger(cfg LoggerConfig) *fault {
@@ -178,11 +147,11 @@ func (c *controller) putLogger(cfg LoggerConfig) *fault {
 	return nil
 }
 
-func (c *controller) putMetrics(path string) *fault {
+func (c *controller) putMetrics(m MetricsConfig) *fault {
 	if f := c.preBoot(); f != nil {
 		return f
 	}
-	if err := c.metrics.open(path); err != nil {
+	if err := c.metrics.open(m); err != nil {
 		return refuse("Metrics error: Cannot initialize the metrics system due to bad user input: " + osText(err))
 	}
 	return nil
@@ -210,7 +179,9 @@ func (c *controller) action(kind string) *fault {
 		if f := c.postBoot(); f != nil {
 			return f
 		}
-		c.flushMetrics()
+		if !c.flushMetrics() {
+			return refuse("Internal VMM error: Failed to write the metrics")
+		}
 		return nil
 	}
 	if f := c.postBoot(); f != nil {
@@ -222,7 +193,20 @@ func (c *controller) action(kind string) *fault {
 	return nil
 }
 
-func (c *controller) flushMetrics() { c.metrics.write(c.engine.Counters(), c.log.missedLines()) }
+// flushMetrics writes a line of metrics; without a file it has nothing to do.
+func (c *controller) flushMetrics() bool {
+	devices := map[string][]string{}
+	for _, d := range c.cfg.Drives {
+		devices["block"] = append(devices["block"], d.DriveID)
+	}
+	for _, n := range c.cfg.NetworkInterfaces {
+		devices["net"] = append(devices["net"], n.IfaceID)
+	}
+	for _, p := range c.cfg.Pmem {
+		devices["pmem"] = append(devices["pmem"], p.ID)
+	}
+	return c.metrics.write(c.engine.Counters(), devices, c.log.missedLines())
+}
 
 // startGuest is InstanceStart.
 func (c *controller) startGuest() *fault {

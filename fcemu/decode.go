@@ -2,6 +2,7 @@ package fcemu
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -33,8 +34,8 @@ const (
 
 // decodeBody parses a body and hands it to fn. The errors have line and
 // column.
-func decodeBody(body []byte, fn func(*node) error) error {
-	n, err := parseJSON(body)
+func decodeBody(rel *release, body []byte, fn func(*node) error) error {
+	n, err := parseFor(rel, body)
 	if err != nil {
 		return err
 	}
@@ -44,8 +45,18 @@ func decodeBody(body []byte, fn func(*node) error) error {
 	return nil
 }
 
+// newer is a field that is there if the release knows this thing of the version
+// table.
+func (n *node) newer(thing string, f field) field {
+	if !n.rel.knows(thing) {
+		return field{}
+	}
+	return f
+}
+
 // fields decodes an object, or an array that stands for one.
 func (n *node) fields(what string, unknown unknownFields, fs ...field) error {
+	fs = slices.DeleteFunc(fs, func(f field) bool { return f.name == "" })
 	switch n.kind {
 	case kindArray:
 		return n.sequence(what, fs)

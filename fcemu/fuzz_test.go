@@ -9,6 +9,15 @@ import (
 	"testing"
 )
 
+// latest is the newest release.
+func latest(t testing.TB) release {
+	rel, err := parseRelease(newestRelease)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return rel
+}
+
 // FuzzBody: whatever a body holds, decoding neither panics nor takes what the
 // standard library takes for no JSON, and what was taken is written back as
 // JSON.
@@ -16,6 +25,7 @@ func FuzzBody(f *testing.F) {
 	for _, s := range []string{`{"vcpu_count":1,"mem_size_mib":128}`, `[1,2,null]`, `"\ud83d\ude00"`, `1e400`, `-0`, `{"a":{"b":[]}}`, "\xff", `{"snapshot_path":"s","mem_backend":{"backend_path":"m","backend_type":"File"}}`} {
 		f.Add([]byte(s))
 	}
+	rel := latest(f)
 	f.Fuzz(func(t *testing.T, body []byte) {
 		n, err := parseJSON(body)
 		if err == nil {
@@ -33,13 +43,13 @@ func FuzzBody(f *testing.F) {
 		}
 		for _, path := range []string{"machine-config", "drives/d", "network-interfaces/e", "snapshot/load", "snapshot/create", "cpu-config", "mmds/config", "vsock", "balloon", "serial", "logger", "pmem/p", "hotplug/memory", "actions"} {
 			for _, method := range []string{"PUT", "PATCH"} {
-				if _, f := route(request{method: method, uri: "/" + path, body: body}); f != nil && f.msg == "" {
+				if _, f := route(request{method: method, uri: "/" + path, body: body, rel: &rel}); f != nil && f.msg == "" {
 					t.Fatal("a fault without a text")
 				}
 			}
 		}
 		// Faults need not be UTF-8; anything else is the parser's to judge.
-		_ = decodeBody(body, setFileConfig(&fileConfig{}))
+		_ = decodeBody(&rel, body, setFileConfig(&fileConfig{}))
 	})
 }
 
@@ -50,9 +60,10 @@ func FuzzRequests(f *testing.F) {
 	f.Add([]byte("PUT /a HTTP/1.0\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\nbodyGET / HTTP/1.1\r\n\r\n"), uint16(7))
 	f.Add([]byte("GET / HTTP/1.1\r\nAccept-Encoding: identity;q=0\r\n\r\n"), uint16(1))
 	f.Add([]byte(strings.Repeat("x", 3000)), uint16(500))
+	rel := latest(f)
 	f.Fuzz(func(t *testing.T, in []byte, piece uint16) {
 		feed := func(max int) (done []request, failed bool) {
-			p := &requestParser{maxBody: 1000}
+			p := &requestParser{maxBody: 1000, rel: &rel}
 			for rest := in; len(rest) > 0; {
 				room := p.space()
 				if len(room) == 0 {

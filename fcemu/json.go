@@ -26,10 +26,11 @@ const (
 // node is one JSON value.
 type node struct {
 	kind kind
-	text string // number literal or decoded string; "true" or "false"
-	keys []key  // object
-	list []node // array elements, or the values that belong to keys
-	end  int    // offset just behind the value
+	text string   // number literal or decoded string; "true" or "false"
+	keys []key    // object
+	list []node   // array elements, or the values that belong to keys
+	end  int      // offset just behind the value
+	rel  *release // nil when it does not matter
 }
 
 type key struct {
@@ -51,11 +52,15 @@ const maxDepth = 127
 type jsonParser struct {
 	in  []byte
 	pos int
+	rel *release
 }
 
 // parseJSON parses a whole body.
-func parseJSON(in []byte) (*node, error) {
-	p := &jsonParser{in: in}
+func parseJSON(in []byte) (*node, error) { return parseFor(nil, in) }
+
+// parseFor parses a whole body that a release decodes.
+func parseFor(rel *release, in []byte) (*node, error) {
+	p := &jsonParser{in: in, rel: rel}
 	var n node
 	err := p.value(&n, 0)
 	if err == nil {
@@ -126,7 +131,7 @@ func (p *jsonParser) value(n *node, depth int) error {
 	default:
 		err = p.fail("expected value")
 	}
-	n.end = p.pos
+	n.end, n.rel = p.pos, p.rel
 	return err
 }
 

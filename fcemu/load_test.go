@@ -12,9 +12,9 @@ const load = `{"snapshot_path":"DIR/state","mem_backend":{"backend_path":"DIR/me
 
 // snapshot makes state and mem of a guest with a drive and a vsock, and ends
 // it.
-func snapshot(t *testing.T) (dir string) {
+func snapshot(t *testing.T, args ...string) (dir string) {
 	t.Helper()
-	v := start(t)
+	v := start(t, args...)
 	v.must("PUT", "/drives/d", `{"drive_id":"d","path_on_host":"DIR/disk","is_root_device":false}`)
 	v.must("PUT", "/vsock", `{"guest_cid":3,"uds_path":"DIR/v.sock"}`)
 	v.boot("fcemu.seed=5")

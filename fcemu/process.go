@@ -28,8 +28,11 @@ type Process struct {
 	// when a guest starts, as with the original.
 	Stdin, Stdout, Stderr int
 	// Engine is used unless --engine names another: FCEMU_ENGINE.
-	Engine  string
-	Engines map[string]Factory
+	Engine string
+	// EmulateVersion is the release to emulate unless --emulate-version names
+	// another: FCEMU_EMULATE_VERSION. Empty is EmulatedVersion.
+	EmulateVersion string
+	Engines        map[string]Factory
 	// Auto says which engine "auto" means on this machine.
 	Auto func() (string, error)
 }
@@ -91,26 +94,30 @@ func (p *Process) Run(ctx context.Context) int {
 func (p *Process) print(s string) { writeOrDrop(p.Stdout, []byte(s)) }
 
 func (p *Process) run(ctx context.Context, log *logger) error {
-	args, err := parseArguments(p.Args)
+	var args arguments
+	rel, err := emulated(p.Args, p.EmulateVersion)
+	if err == nil {
+		args, err = parseArguments(p.Args, rel)
+	}
 	if err != nil {
 		return &exit{exitArguments, "Arguments parsing error: " + err.Error() + "\n\nFor more information try --help.",
 			"ParseArguments(" + strconv.Quote(err.Error()) + ")"}
 	}
-	title := "Firecracker v" + ReportedVersion + "\n"
+	title := "Firecracker v" + rel.reported() + "\n"
 	switch {
 	case args.present("help"):
-		p.print(title + "\n" + helpText())
+		p.print(title + "\n" + helpText(rel))
 		return nil
 	case args.present("version"):
 		p.print(title + "Engine: " + p.engineText(args) + "\n\n")
 		return nil
 	case args.present("snapshot-version"):
-		p.print("v" + snapshotFormat.String() + "\n")
+		p.print("v" + rel.format.String() + "\n")
 		return nil
 	case args.present("describe-snapshot"):
 		return p.describe(args.values["describe-snapshot"])
 	}
-	return p.serve(ctx, log, args)
+	return p.serve(ctx, log, rel, args)
 }
 
 // engineText describes the engine that would be used, for --version.
@@ -167,7 +174,7 @@ type settings struct {
 
 // settle reads the command line's values in the order in which the original
 // does, so that of several mistakes the same one shows.
-func (p *Process) settle(args arguments, log *logger, m *metrics) (*settings, error) {
+func (p *Process) settle(rel release, args arguments, log *logger, m *metrics) (*settings, error) {
 	s := &settings{id: args.values["id"], pci: args.present("enable-pci"), bootTimer: args.present("boot-timer")}
 	if !validInstanceID(s.id) {
 		return nil, panicked("Invalid instance ID: want 1 to 64 letters, digits and '-': " + strconv.Quote(s.id))
@@ -176,9 +183,9 @@ func (p *Process) settle(args arguments, log *logger, m *metrics) (*settings, er
 	if err := p.configureLog(args, log); err != nil {
 		return nil, err
 	}
-	log.log(srcMain, LevelInfo, "Running Firecracker v%s", ReportedVersion)
+	log.log(srcMain, LevelInfo, "Running Firecracker v%s", rel.reported())
 	if path, ok := args.lookup("metrics-path"); ok {
-		if err := m.open(path); err != nil {
+		if err := m.open(MetricsConfig{Path: path}); err != nil {
 			return nil, fail("MetricsInitialization("+strconv.Quote(err.Error())+")", "Could not initialize metrics: "+osText(err))
 		}
 	}

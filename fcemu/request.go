@@ -12,7 +12,8 @@ import (
 type request struct {
 	method string
 	uri    string
-	body   []byte // nil when there is none
+	body   []byte   // nil when there is none
+	rel    *release // that is asked
 }
 
 // readSize is the most that is read from a connection at a time, and the
@@ -34,6 +35,7 @@ const (
 // they would see there.
 type requestParser struct {
 	maxBody int // limit of Content-Length
+	rel     *release
 
 	state  parserState
 	buf    [readSize]byte
@@ -115,7 +117,7 @@ func (p *requestParser) requestLine(at *int, end int) (more bool, err error) {
 	}
 	line := p.buf[*at : *at+i]
 	*at += i + len(crlf)
-	p.cur, p.http10, err = parseRequestLine(line)
+	p.cur, p.http10, err = p.parseRequestLine(line)
 	if err != nil {
 		return false, err
 	}
@@ -132,14 +134,16 @@ func (b badRequest) Error() string { return string(b) }
 
 const errInvalidRequest = badRequest("Invalid request.")
 
-func parseRequestLine(line []byte) (r request, http10 bool, err error) {
+func (p *requestParser) parseRequestLine(line []byte) (r request, http10 bool, err error) {
 	method, rest, ok := bytes.Cut(line, []byte(" "))
 	uri, version, ok2 := bytes.Cut(rest, []byte(" "))
 	if !ok || !ok2 {
 		return r, false, errInvalidRequest
 	}
-	switch r.method = string(method); r.method {
-	case "GET", "PUT", "PATCH", "DELETE":
+	r.rel = p.rel
+	switch r.method = string(method); {
+	case r.method == "GET" || r.method == "PUT" || r.method == "PATCH":
+	case r.method == "DELETE" && p.rel.knows("DELETE /drives/*"): // older parsers have no such method
 	default:
 		return request{}, false, badRequest("Invalid HTTP Method: Unsupported HTTP method.")
 	}

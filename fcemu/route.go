@@ -22,7 +22,7 @@ func route(r request) (action, *fault) {
 		if body {
 			return action{}, refuse("GET request cannot have a body.")
 		}
-		return routeGet(tokens, first, second)
+		return routeGet(r.rel, tokens, first, second)
 	case "PUT":
 		if !body {
 			return action{}, refuse("Empty PUT request.")
@@ -109,7 +109,7 @@ func bodyFault(err error) *fault {
 // decoded parses a body into T and makes the action that uses it.
 func decoded[T any](r request, set func(*T) func(*node) error, do func(*controller, T) *fault) (action, *fault) {
 	var v T
-	if err := decodeBody(r.body, set(&v)); err != nil {
+	if err := decodeBody(r.rel, r.body, set(&v)); err != nil {
 		return action{}, bodyFault(err)
 	}
 	return empty(func(c *controller) *fault { return do(c, v) }), nil
@@ -123,7 +123,7 @@ func identified[T any](r request, pathID string, set func(*T) func(*node) error,
 		return action{}, f
 	}
 	var v T
-	if err := decodeBody(r.body, set(&v)); err != nil {
+	if err := decodeBody(r.rel, r.body, set(&v)); err != nil {
 		return action{}, bodyFault(err)
 	}
 	if id(v) != want {
@@ -132,7 +132,7 @@ func identified[T any](r request, pathID string, set func(*T) func(*node) error,
 	return empty(func(c *controller) *fault { return do(c, v) }), nil
 }
 
-func routeGet(tokens []string, first, second string) (action, *fault) {
+func routeGet(rel *release, tokens []string, first, second string) (action, *fault) {
 	switch first {
 	case "":
 		return simple((*controller).instanceInfo), nil
@@ -147,7 +147,7 @@ func routeGet(tokens []string, first, second string) (action, *fault) {
 	case "mmds":
 		return simple((*controller).mmdsData), nil
 	case "hotplug":
-		if second == "memory" {
+		if second == "memory" && rel.knows("GET /hotplug/memory") {
 			return simple((*controller).memoryStatus), nil
 		}
 	case "balloon":
@@ -156,9 +156,10 @@ func routeGet(tokens []string, first, second string) (action, *fault) {
 			return simple((*controller).balloonConfig), nil
 		case second == "statistics":
 			return simple((*controller).balloonStats), nil
-		case second == "hinting" && token(tokens, 2) == "status":
+		case second != "hinting" || !rel.knows("GET /balloon/hinting/status"):
+		case token(tokens, 2) == "status":
 			return simple((*controller).hintingStatus), nil
-		case second == "hinting":
+		default:
 			return action{}, refuse("Unrecognized GET request path `/hinting/" + token(tokens, 2) + "`.")
 		}
 		return action{}, refuse("Unrecognized GET request path `" + second + "`.")
@@ -176,19 +177,25 @@ func routePut(r request, first, second string, hasSecond bool) (action, *fault) 
 		return decoded(r, setBootSource, (*controller).putBootSource)
 	case "cpu-config":
 		raw := append([]byte(nil), r.body...)
-		if err := decodeBody(r.body, checkCPUTemplate); err != nil {
+		if err := decodeBody(r.rel, r.body, checkCPUTemplate); err != nil {
 			return action{}, bodyFault(err)
 		}
 		return empty(func(c *controller) *fault { return c.putCPUConfig(raw) }), nil
 	case "drives":
 		return identified(r, second, setDrive, func(d Drive) string { return d.DriveID }, (*controller).putDrive)
 	case "pmem":
+		if !r.rel.knows("PUT /pmem/*") {
+			break
+		}
 		return identified(r, second, setPmem, func(p Pmem) string { return p.ID }, (*controller).putPmem)
 	case "network-interfaces":
 		return identified(r, second, setNetworkInterface, func(n NetworkInterface) string { return n.IfaceID }, (*controller).putNetworkInterface)
 	case "logger":
 		return decoded(r, setLogger, (*controller).putLogger)
 	case "serial":
+		if !r.rel.knows("PUT /serial") {
+			break
+		}
 		return decoded(r, setSerial, (*controller).putSerial)
 	case "machine-config":
 		return routePutMachine(r)
@@ -200,7 +207,7 @@ func routePut(r request, first, second string, hasSecond bool) (action, *fault) 
 		return routePutSnapshot(r, second, hasSecond)
 	case "vsock":
 		var v Vsock
-		if err := decodeBody(r.body, setVsock(&v)); err != nil {
+		if err := decodeBody(r.rel, r.body, setVsock(&v)); err != nil {
 			return action{}, bodyFault(err)
 		}
 		a := empty(func(c *controller) *fault { return c.putVsock(v) })
@@ -209,7 +216,7 @@ func routePut(r request, first, second string, hasSecond bool) (action, *fault) 
 	case "entropy":
 		return decoded(r, setEntropy, (*controller).putEntropy)
 	case "hotplug":
-		if second == "memory" {
+		if second == "memory" && r.rel.knows("PUT /hotplug/memory") {
 			return decoded(r, setMemoryHotplug, (*controller).putMemoryHotplug)
 		}
 	}
@@ -218,7 +225,7 @@ func routePut(r request, first, second string, hasSecond bool) (action, *fault) 
 
 func routePutMachine(r request) (action, *fault) {
 	var m MachineConfig
-	if err := decodeBody(r.body, setMachineConfig(&m)); err != nil {
+	if err := decodeBody(r.rel, r.body, setMachineConfig(&m)); err != nil {
 		return action{}, bodyFault(err)
 	}
 	// PUT is an update of everything, but for a template that is not there,
@@ -239,7 +246,7 @@ func routePutMMDS(r request, second string, hasSecond bool) (action, *fault) {
 		return empty(func(c *controller) *fault { return c.putMMDS(n) }), nil
 	case second == "config":
 		var m MMDSConfig
-		if err := decodeBody(r.body, setMMDSConfig(&m)); err != nil {
+		if err := decodeBody(r.rel, r.body, setMMDSConfig(&m)); err != nil {
 			return action{}, bodyFault(err)
 		}
 		a := empty(func(c *controller) *fault { return c.putMMDSConfig(m) })
@@ -263,7 +270,7 @@ func routePutSnapshot(r request, second string, hasSecond bool) (action, *fault)
 
 func routeLoad(r request) (action, *fault) {
 	var b loadBody
-	if err := decodeBody(r.body, setSnapshotLoad(&b)); err != nil {
+	if err := decodeBody(r.rel, r.body, setSnapshotLoad(&b)); err != nil {
 		return action{}, bodyFault(err)
 	}
 	switch {
@@ -278,7 +285,8 @@ func routeLoad(r request) (action, *fault) {
 	}
 	b.TrackDirtyPages = b.TrackDirtyPages || b.enableDiffs
 	a := empty(func(c *controller) *fault { return c.loadSnapshot(b.SnapshotLoad) })
-	a.deprecated = b.memFile != nil || b.enableDiffs
+	// Before track_dirty_pages the other name was the only one.
+	a.deprecated = b.memFile != nil || b.enableDiffs && r.rel.knows("PUT /snapshot/load track_dirty_pages")
 	return a, nil
 }
 
@@ -288,7 +296,7 @@ func routePatch(r request, first, second string, hasSecond bool) (action, *fault
 		return identified(r, second, setDriveUpdate, func(d driveUpdate) string { return d.id }, (*controller).patchDrive)
 	case "machine-config":
 		var u machineUpdate
-		if err := decodeBody(r.body, setMachineUpdate(&u)); err != nil {
+		if err := decodeBody(r.rel, r.body, setMachineUpdate(&u)); err != nil {
 			return action{}, bodyFault(err)
 		}
 		if u == (machineUpdate{}) {
@@ -306,11 +314,14 @@ func routePatch(r request, first, second string, hasSecond bool) (action, *fault
 	case "network-interfaces":
 		return identified(r, second, setNetUpdate, func(n netUpdate) string { return n.id }, (*controller).patchNetworkInterface)
 	case "pmem":
+		if !r.rel.knows("PATCH /pmem/*") {
+			break
+		}
 		return identified(r, second, setPmemUpdate, func(p pmemUpdate) string { return p.id }, (*controller).patchPmem)
 	case "vm":
 		return decoded(r, setVMState, (*controller).patchVM)
 	case "hotplug":
-		if second == "memory" {
+		if second == "memory" && r.rel.knows("PATCH /hotplug/memory") {
 			return decoded(r, setRequestedSize, (*controller).patchMemory)
 		}
 	}
@@ -321,8 +332,10 @@ func routePatchBalloon(r request, tokens []string) (action, *fault) {
 	switch second := token(tokens, 1); {
 	case second == "statistics" && r.body != nil:
 		return decoded(r, setBalloonInterval, (*controller).patchBalloonInterval)
-	case second == "hinting":
+	case second == "hinting" && r.rel.knows("PATCH /balloon/hinting/start"):
 		return routeHinting(r, token(tokens, 2))
+	case second != "" && r.body != nil && !r.rel.knows("PATCH /balloon/hinting/start"):
+		return action{}, refuse("Unrecognized PATCH request path `" + second + "`.")
 	case r.body != nil:
 		return decoded(r, setBalloonAmount, (*controller).patchBalloon)
 	}
@@ -334,7 +347,7 @@ func routeHinting(r request, what string) (action, *fault) {
 	case "start":
 		acknowledge := true
 		if len(r.body) > 0 {
-			if err := decodeBody(r.body, setHinting(&acknowledge)); err != nil {
+			if err := decodeBody(r.rel, r.body, setHinting(&acknowledge)); err != nil {
 				return action{}, bodyFault(err)
 			}
 		}

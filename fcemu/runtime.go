@@ -95,7 +95,10 @@ func (c *controller) patchPmem(u pmemUpdate) *fault {
 // plugger returns the engine's way to plug devices, or the reason why there is
 // none.
 func (c *controller) plugger() (Hotplugger, *fault) {
-	if !c.pci {
+	switch {
+	case !c.rel.knows("DELETE /drives/*"): // PCI came before hotplug
+		return nil, errPostBoot
+	case !c.pci:
 		return nil, errNoPCI
 	}
 	h, ok := c.engine.(Hotplugger)

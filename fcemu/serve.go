@@ -16,17 +16,17 @@ import (
 const metricsPeriod = 60 * time.Second
 
 // serve runs the API, and the guest behind it, to the end.
-func (p *Process) serve(ctx context.Context, log *logger, args arguments) error {
-	m := newMetrics()
+func (p *Process) serve(ctx context.Context, log *logger, rel release, args arguments) error {
+	m := newMetrics(rel)
 	defer m.close()
-	s, err := p.settle(args, log, m)
+	s, err := p.settle(rel, args, log, m)
 	if err != nil {
 		return err
 	}
 	if s.engine, err = p.engineName(args); err != nil {
 		return fail("Engine("+strconv.Quote(err.Error())+")", "No engine: "+err.Error())
 	}
-	writeOrDrop(p.Stderr, []byte("fcemu "+ReportedVersion+": this is an emulator of Firecracker (engine: "+s.engine+"), not the original\n"))
+	writeOrDrop(p.Stderr, []byte("fcemu "+rel.reported()+": this is an emulator of Firecracker (engine: "+s.engine+"), not the original\n"))
 	engine, err := p.Engines[s.engine](EngineOptions{
 		ID: s.id, Stdin: p.Stdin, Stdout: p.Stdout, PCI: s.pci, BootTimer: s.bootTimer,
 		Log: func(l Level, msg string) { log.log(srcEngine, l, "%s", msg) },
@@ -35,10 +35,11 @@ func (p *Process) serve(ctx context.Context, log *logger, args arguments) error 
 		return fail("Engine("+strconv.Quote(err.Error())+")", "Engine "+s.engine+": "+err.Error())
 	}
 	c := &controller{
-		ctx: ctx, id: s.id, pci: s.pci, engine: engine, log: log, metrics: m,
+		ctx: ctx, id: s.id, rel: rel, pci: s.pci, engine: engine, log: log, metrics: m,
 		mmds: mmdsStore{limit: s.mmdsLimit}, files: heldFiles{}, stdout: p.Stdout, state: notStarted,
 		cfg: Config{Machine: MachineConfig{VCPUCount: 1, MemSizeMiB: 128, HugePages: "None"}},
 	}
+	c.cfg.rel, m.id = &c.rel, s.id
 	return errors.Join(c.run(s), c.close())
 }
 
@@ -46,7 +47,7 @@ func (p *Process) serve(ctx context.Context, log *logger, args arguments) error 
 // more, as the original does when it drops its VM.
 func (c *controller) close() error {
 	if c.started() {
-		c.flushMetrics()
+		c.flushMetrics() // nobody is left to be told of a failure
 	}
 	c.files.closeAll()
 	if err := c.engine.Close(); err != nil {
@@ -75,7 +76,7 @@ func (c *controller) run(s *settings) error {
 		return fmt.Errorf("eventfd: %w", err)
 	}
 	defer unix.Close(wake)
-	srv, err := newServer(listener, wake, s.maxBody, c.handle)
+	srv, err := newServer(listener, wake, s.maxBody, &c.rel, c.handle)
 	if err != nil {
 		return err
 	}
@@ -183,7 +184,9 @@ func (c *controller) loop(srv *server, ends <-chan End) error {
 				return cancelled(c.ctx)
 			}
 		case c.state == running && !due.IsZero() && !time.Now().Before(due):
-			c.flushMetrics()
+			if !c.flushMetrics() {
+				c.metrics.add("logger.missed_metrics_count", 1)
+			}
 			due = time.Now().Add(metricsPeriod)
 		}
 	}

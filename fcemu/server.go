@@ -19,6 +19,7 @@ type server struct {
 	wake     int // eventfd: something outside wants the loop to look up
 	epoll    int
 	maxBody  int
+	rel      *release
 	conns    map[int]*conn
 
 	handle func(request) response
@@ -56,12 +57,12 @@ func listenUnix(path string) (int, error) {
 }
 
 // newServer makes a server on an already listening socket, or with none.
-func newServer(listener, wake, maxBody int, handle func(request) response) (*server, error) {
+func newServer(listener, wake, maxBody int, rel *release, handle func(request) response) (*server, error) {
 	ep, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	if err != nil {
 		return nil, fmt.Errorf("epoll_create1: %w", err)
 	}
-	s := &server{listener: listener, wake: wake, epoll: ep, maxBody: maxBody, conns: map[int]*conn{}, handle: handle}
+	s := &server{listener: listener, wake: wake, epoll: ep, maxBody: maxBody, rel: rel, conns: map[int]*conn{}, handle: handle}
 	for _, fd := range []int{listener, wake} {
 		if fd < 0 {
 			continue
@@ -153,7 +154,7 @@ func (s *server) accept() error {
 		return err
 	}
 	c := &conn{fd: fd}
-	c.parser.maxBody = s.maxBody
+	c.parser.maxBody, c.parser.rel = s.maxBody, s.rel
 	s.conns[fd] = c
 	return nil
 }

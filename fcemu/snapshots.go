@@ -3,6 +3,8 @@ package fcemu
 import (
 	"fmt"
 	"slices"
+
+	"github.com/tangle-network/microvm/fcapi"
 )
 
 func (c *controller) createSnapshot(p SnapshotCreate) *fault {
@@ -11,6 +13,9 @@ func (c *controller) createSnapshot(p SnapshotCreate) *fault {
 	}
 	if c.state != paused {
 		return refuse("Create snapshot error: save/restore unavailable while running: pause the microVM first.")
+	}
+	if p.SnapshotType == "Diff" && !c.cfg.Machine.TrackDirtyPages && !fcapi.DiffsUntracked(c.rel.version) {
+		return refuse("Create snapshot error: Diff snapshots are not allowed on uVMs with dirty page tracking disabled.")
 	}
 	if err := c.engine.CreateSnapshot(c.ctx, &c.cfg, p); err != nil {
 		return engineFault("Create snapshot error", err)
@@ -49,10 +54,17 @@ func (c *controller) restore(p SnapshotLoad) error {
 		return err
 	}
 	defer st.Close()
+	if !fcapi.LoadsFormat(c.rel.format.version(), st.Format.version()) {
+		return fmt.Errorf("%w: format %v, written by %s; %s reads %v", ErrBadState, st.Format, st.Version, c.rel.reported(), c.rel.format)
+	}
 	if st.Engine != c.engine.Name() {
 		return fmt.Errorf("%w: written by the %s engine, this is the %s engine", ErrBadState, st.Engine, c.engine.Name())
 	}
 	cfg := st.Config
+	cfg.rel = &c.rel
+	if p.HugePages != "Snapshot" {
+		cfg.Machine.HugePages = p.HugePages
+	}
 	for _, o := range p.NetworkOverrides {
 		at := slices.IndexFunc(cfg.NetworkInterfaces, func(n NetworkInterface) bool { return n.IfaceID == o.IfaceID })
 		if at < 0 {

@@ -9,6 +9,8 @@ import (
 	"hash/crc64"
 	"io"
 	"os"
+
+	"github.com/tangle-network/microvm/fcapi"
 )
 
 // The state file of a snapshot, all integers little-endian:
@@ -33,6 +35,10 @@ var ErrBadState = errors.New("not a usable fcemu state file")
 // FormatVersion is the version of a snapshot's format.
 type FormatVersion struct{ Major, Minor, Patch uint16 }
 
+func (v FormatVersion) version() fcapi.Version {
+	return fcapi.Version{Major: int(v.Major), Minor: int(v.Minor), Patch: int(v.Patch)}
+}
+
 func (v FormatVersion) String() string {
 	return fmt.Sprintf("%d.%d.%d", v.Major, v.Minor, v.Patch)
 }
@@ -44,9 +50,18 @@ type stateHead struct {
 }
 
 // WriteState writes a state file at path, replacing what was there: cfg, and
-// size bytes of the engine's own state from blob. engine is Engine.Name().
+// size bytes of the engine's own state from blob. engine is Engine.Name(). The
+// format is that of the emulated release, which the controller's cfg carries.
 func WriteState(path, engine string, cfg *Config, blob io.Reader, size int64) (err error) {
-	head, err := json.Marshal(stateHead{Engine: engine, Version: ReportedVersion, Config: *cfg})
+	rel := cfg.rel
+	if rel == nil {
+		r, err := parseRelease("")
+		if err != nil {
+			return err
+		}
+		rel = &r
+	}
+	head, err := json.Marshal(stateHead{Engine: engine, Version: rel.reported(), Config: *cfg})
 	if err != nil {
 		return fmt.Errorf("encode the configuration: %w", err)
 	}
@@ -63,7 +78,7 @@ func WriteState(path, engine string, cfg *Config, blob io.Reader, size int64) (e
 	w := io.MultiWriter(f, sum)
 	fixed := make([]byte, 0, stateFixed)
 	fixed = append(fixed, stateMagic...)
-	for _, n := range []uint16{snapshotFormat.Major, snapshotFormat.Minor, snapshotFormat.Patch} {
+	for _, n := range []uint16{rel.format.Major, rel.format.Minor, rel.format.Patch} {
 		fixed = binary.LittleEndian.AppendUint16(fixed, n)
 	}
 	fixed = binary.LittleEndian.AppendUint32(fixed, uint32(len(head)))
@@ -101,7 +116,8 @@ type StateFile struct {
 func (s *StateFile) Close() error { return s.f.Close() }
 
 // OpenState opens a state file, checks lengths, checksum and the sanity of the
-// configuration in it. Errors about the contents wrap ErrBadState.
+// configuration in it; which formats fit is the reader's to say. Errors about the
+// contents wrap ErrBadState.
 func OpenState(path string) (*StateFile, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -155,9 +171,6 @@ func parseState(r io.ReaderAt, size int64) (*StateFile, int64, error) {
 	format, err := readFormat(r)
 	if err != nil {
 		return nil, 0, err
-	}
-	if format.Major != snapshotFormat.Major || format.Minor > snapshotFormat.Minor {
-		return nil, 0, fmt.Errorf("%w: format %v, this version reads %v", ErrBadState, format, snapshotFormat)
 	}
 	fixed := make([]byte, stateFixed)
 	if _, err := r.ReadAt(fixed, 0); err != nil {

@@ -23,7 +23,7 @@ func TestAStateFileHoldsWhatWasWritten(t *testing.T) {
 	}
 	defer s.Close()
 	blob, err := io.ReadAll(s.Blob)
-	if err != nil || string(blob) != "engine" || s.Engine != "null" || s.Format != snapshotFormat || s.Version != ReportedVersion {
+	if err != nil || string(blob) != "engine" || s.Engine != "null" || s.Format != (FormatVersion{10, 0, 0}) || s.Version != EmulatedVersion+"-fcemu" {
 		t.Errorf("%q, %v, %+v", blob, err, s)
 	}
 	if len(s.Config.Drives) != 1 || *s.Config.Drives[0].PathOnHost != "disk" || s.Config.Machine != cfg.Machine {

@@ -21,7 +21,8 @@ func main() {
 	leaving, ready := catch(cancel)
 	p := fcemu.Process{
 		Args: os.Args[1:], Stdin: 0, Stdout: 1, Stderr: 2,
-		Engine: os.Getenv("FCEMU_ENGINE"),
+		Engine:         os.Getenv("FCEMU_ENGINE"),
+		EmulateVersion: os.Getenv("FCEMU_EMULATE_VERSION"),
 		Engines: map[string]fcemu.Factory{
 			"null": func(o fcemu.EngineOptions) (fcemu.Engine, error) {
 				<-ready // an engine is made before the API listens

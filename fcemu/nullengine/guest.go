@@ -313,7 +313,9 @@ func (g *guest) writeDisk() error {
 	if _, err := g.drive.WriteAt(b, int64(g.state.Ticks)%sectors*sector); err != nil {
 		return fmt.Errorf("disk writer: %w", err)
 	}
-	g.count("block.write_bytes", sector)
-	g.count("block.write_count", 1)
+	for _, at := range []string{"block", "block_" + g.cmd.DiskWriter} {
+		g.count(at+".write_bytes", sector)
+		g.count(at+".write_count", 1)
+	}
 	return nil
 }

@@ -32,7 +32,7 @@ func newMemory(cfg *fcemu.Config) (*memory, error) {
 // mapFile maps a memory file privately: pages are read when they are touched,
 // and the file is never written.
 func mapFile(cfg *fcemu.Config, path string) (*memory, error) {
-	if cfg.Machine.HugePages != "None" {
+	if cfg.Machine.HugePages == "2M" {
 		return nil, errors.New("cannot restore a guest with huge pages from a file: use a userfaultfd backend")
 	}
 	f, err := os.Open(path)
