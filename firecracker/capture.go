@@ -26,21 +26,22 @@ const diffFile = "memory.diff"
 // Dirty tracking is used up by each snapshot, whether it succeeds or not: the
 // record forgets it before, and remembers it when the next one can build on this.
 func (o *op) planCapture(m *machine) error {
-	v, err := parseVersion(m.ident.Version)
+	l, err := o.r.releaseOf(m.ident.Version)
 	if err != nil {
 		return err
 	}
 	if o.Rec.Spec.HugePages == string(fcapi.HugePages2M) {
 		return fmt.Errorf("huge_pages 2M: %w: Firecracker can't restore such memory from a file", microvm.ErrUnsupported)
 	}
-	if b := o.Rec.Base; b != nil && b.PID == m.ident.PID && isRegular(filepath.Join(o.Dir, b.File)) {
+	corrupt := corruptsDiffs(l, o.Rec.Spec.MemoryMiB)
+	if b := o.Rec.Base; b != nil && !corrupt && b.PID == m.ident.PID && isRegular(filepath.Join(o.Dir, b.File)) {
 		o.base = filepath.Join(o.Dir, b.File)
 	}
 	tracked := isTrue(o.Rec.Spec.TrackDirtyPages)
 	// A guest that booted in this process has its memory in anonymous pages: those
 	// that were never touched are zero, and a diff leaves them out. Without
 	// tracking it is made with mincore(2), which misses pages in swap.
-	o.wholeDiff = o.Rec.ColdBoot && (tracked || v.has(sinceMincoreDiff) && !swapInUse())
+	o.wholeDiff = o.Rec.ColdBoot && !corrupt && (tracked || fcapi.DiffsUntracked(l.Version) && !swapInUse())
 	if !tracked {
 		return nil // nothing is used up
 	}
@@ -66,11 +67,13 @@ func (o *op) capture(m *machine) (captured, error) {
 	case o.wholeDiff:
 		kind = fcapi.SnapshotDiff
 	}
-	return c, o.sendOne(o.ctx, m, fcapi.CreateSnapshotRequest(fcapi.SnapshotCreate{
+	err := o.sendOne(o.ctx, m, fcapi.CreateSnapshotRequest(fcapi.SnapshotCreate{
 		SnapshotType: kind,
 		SnapshotPath: filepath.Join(draftName, stateFile),
 		MemFilePath:  filepath.Join(draftName, memory),
 	}), transferTimeout(o.Rec.Spec.MemoryMiB))
+	o.saved = err == nil
+	return c, err
 }
 
 func swapInUse() bool {

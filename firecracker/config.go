@@ -71,6 +71,9 @@ type Config struct {
 	// failpoint is called at every stage boundary of every verb; tests fail or
 	// kill there.
 	failpoint func(ctx context.Context, name string) error
+	// emulatedDefects gives the emulator the defects of the release that it
+	// emulates, for tests.
+	emulatedDefects bool
 }
 
 // DefaultBootArgs makes the serial port the console, and a reboot or a panic end
@@ -167,7 +170,7 @@ func (c Config) withDefaults() (Config, error) {
 //	MICROVM_SOCKET_DIR               accepted and not used: sockets live in the VM's directory
 //
 // Each may also be written with MICROVM_FIRECRACKER_ in place of MICROVM_.
-// FCEMU_ENGINE is handed on to the VMM.
+// FCEMU_ENGINE, FCEMU_EMULATE_VERSION and FCEMU_FAULT are handed on to the VMM.
 func FromEnv() (Config, error) { return fromEnv(os.LookupEnv) }
 
 func fromEnv(lookup func(string) (string, bool)) (Config, error) {
@@ -229,8 +232,10 @@ func fromEnv(lookup func(string) (string, bool)) (Config, error) {
 			errs = append(errs, fmt.Errorf("MICROVM_COMPOSE_%s: %w by this release: unset it or set it to 0", part, microvm.ErrUnsupported))
 		}
 	}
-	if v, ok := lookup("FCEMU_ENGINE"); ok {
-		c.Env = append(c.Env, "FCEMU_ENGINE="+v)
+	for _, name := range []string{"FCEMU_ENGINE", "FCEMU_EMULATE_VERSION", "FCEMU_FAULT"} {
+		if v, ok := lookup(name); ok {
+			c.Env = append(c.Env, name+"="+v)
+		}
 	}
 	return c, errors.Join(errs...)
 }

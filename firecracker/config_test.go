@@ -28,11 +28,11 @@ func TestFromEnvReadsTheVariables(t *testing.T) {
 			"MICROVM_FIRECRACKER_BIN": "/opt/firecracker", "MICROVM_KERNEL": "/k", "MICROVM_INITRD": "/i", "MICROVM_ROOTFS": "/r",
 			"MICROVM_ROOTFS_RO": "1", "MICROVM_BOOT_ARGS": "quiet", "MICROVM_STATE_DIR": "/s", "MICROVM_VCPU_COUNT": "4",
 			"MICROVM_MEM_MIB": "256", "MICROVM_API_TIMEOUT_MS": "1500", "MICROVM_SOCKET_READY_TIMEOUT_MS": "700",
-			"MICROVM_COMPOSE_GRACEFUL_SHUTDOWN": "false", "MICROVM_COMPOSE_NETWORK": "0", "FCEMU_ENGINE": "null",
+			"MICROVM_COMPOSE_GRACEFUL_SHUTDOWN": "false", "MICROVM_COMPOSE_NETWORK": "0", "FCEMU_ENGINE": "null", "FCEMU_EMULATE_VERSION": "1.7.0", "FCEMU_FAULT": "delay:PUT /actions",
 		}, Config{
 			Binary: "/opt/firecracker", Kernel: "/k", Initrd: "/i", Rootfs: "/r", RootfsReadOnly: true, BootArgs: "quiet", StateDir: "/s",
 			VCPUs: 4, MemoryMiB: 256, APITimeout: 1500 * time.Millisecond, SocketReadyTimeout: 700 * time.Millisecond, ShutdownGrace: -1,
-			Env: []string{"FCEMU_ENGINE=null"},
+			Env: []string{"FCEMU_ENGINE=null", "FCEMU_EMULATE_VERSION=1.7.0", "FCEMU_FAULT=delay:PUT /actions"},
 		}},
 		"the longer name wins": {map[string]string{"MICROVM_FIRECRACKER_KERNEL": "/long", "MICROVM_KERNEL": "/short"}, Config{Kernel: "/long"}},
 	} {

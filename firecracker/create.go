@@ -43,6 +43,13 @@ func (r *Runtime) CreateVMWithSpec(ctx context.Context, id string, spec microvm.
 	if err != nil {
 		return &microvm.Error{Verb: verb, VMID: id, Err: err}
 	}
+	p, err := r.ready(ctx)
+	if err == nil {
+		err = r.checkBoot(resolved, p.release)
+	}
+	if err != nil {
+		return refused(verb, id, err)
+	}
 	o, err := r.reserve(ctx, verb, id, resolved)
 	if err != nil {
 		return err
@@ -53,6 +60,13 @@ func (r *Runtime) CreateVMWithSpec(ctx context.Context, id string, spec microvm.
 		return o.fail(err)
 	}
 	return o.created(l)
+}
+
+// refused is the error of a verb that has not begun.
+func refused(verb, id string, err error) error {
+	e := &microvm.Error{Verb: verb, VMID: id, Err: err}
+	e.Retry, e.Remedy = advice(err)
+	return e
 }
 
 // reserve takes the name. The op holds the lock, but is not entered a second
@@ -119,17 +133,22 @@ func (o *op) create(stage func() error) (*launched, error) {
 
 // configure starts a VMM and tells it all that comes before InstanceStart.
 func (o *op) configure(spawned, configured failpoint) (*launched, error) {
-	l, err := o.spawn()
+	o.stage = "find the VMM"
+	p, err := o.r.ready(o.ctx)
+	if err == nil {
+		err = o.r.checkBoot(o.Rec.Spec, p.release)
+	}
+	if err != nil {
+		return nil, err
+	}
+	l, err := o.spawn(p)
 	if err != nil {
 		return nil, err
 	}
 	if err := o.at(spawned); err != nil {
 		return nil, err
 	}
-	if err := checkVersion(o.Rec.Spec, l.version); err != nil {
-		return nil, err
-	}
-	if err := o.send(l.machine, bootRequests(o.Rec, l.version, o.r.cfg.SerialBytesPerSecond)...); err != nil {
+	if err := o.send(l.machine, bootRequests(o.Rec, l.release, o.r.cfg.SerialBytesPerSecond)...); err != nil {
 		return nil, err
 	}
 	return l, o.at(configured)

@@ -21,6 +21,16 @@ import (
 // script is a program that takes the VMM's place.
 func script(t *testing.T, text string) string {
 	t.Helper()
+	return mute(t, `case "$1" in
+--version) echo Firecracker v1.16.1-fcemu; exit;;
+--snapshot-version) echo v10.0.0; exit;;
+esac
+`+text)
+}
+
+// mute is one that does not even say what it is.
+func mute(t *testing.T, text string) string {
+	t.Helper()
 	path := filepath.Join(t.TempDir(), "vmm")
 	must(t, os.WriteFile(path, []byte("#!/bin/sh\n"+text), 0o700))
 	return path
@@ -42,6 +52,10 @@ func TestACreateThatFailsSaysWhereAndWhyAndLeavesNothing(t *testing.T) {
 			microvm.ErrHost, []string{"wait for the API", "exit code 3"}, "out of luck"},
 		"a VMM that is killed at once": {func(t *testing.T, c *Config) { c.Binary = script(t, "kill -9 $$") },
 			vmm.ErrGone, []string{"wait for the API", "SIGKILL"}, ""},
+		"a VMM that does not say what it is": {func(t *testing.T, c *Config) { c.Binary = mute(t, "echo no luck >&2; exit 3") },
+			microvm.ErrHost, []string{"--version", "exit status 3", "no luck"}, ""},
+		"a jailer in its place": {func(t *testing.T, c *Config) { c.Binary = mute(t, "echo Jailer v1.16.1") },
+			microvm.ErrHost, []string{"Jailer", "name firecracker itself"}, ""},
 		"a VMM that never listens": {func(t *testing.T, c *Config) {
 			c.Binary, c.SocketReadyTimeout = script(t, "exec sleep 100"), 50*time.Millisecond
 		}, context.DeadlineExceeded, []string{"wait for the API", "50ms"}, ""},

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"time"
@@ -23,16 +22,12 @@ import (
 // launched is a VMM that this verb has started.
 type launched struct {
 	*machine
-	version version
+	release
 }
 
 // spawn starts the VM's VMM and waits for its API. Its undo ends the process.
-func (o *op) spawn() (*launched, error) {
+func (o *op) spawn(p program) (*launched, error) {
 	o.stage = "spawn"
-	binary, err := o.r.binary()
-	if err != nil {
-		return nil, err
-	}
 	if err := o.clearProcessFiles(); err != nil {
 		return nil, err
 	}
@@ -41,14 +36,14 @@ func (o *op) spawn() (*launched, error) {
 		return nil, err
 	}
 	defer files.close()
-	cmd := launchCommand(binary, o.runDir(), o.uid(), o.r.environ())
+	cmd := launchCommand(p.path, o.runDir(), o.uid(), o.r.environ())
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = files.in, files.out, files.err
 	proc, err := o.r.watcher.Start(cmd)
 	if err != nil {
-		return nil, fmt.Errorf("%w: start %s: %w", microvm.ErrHost, binary, err)
+		return nil, fmt.Errorf("%w: start %s: %w", microvm.ErrHost, p.path, err)
 	}
 	id := proc.Identity()
-	m := newMachine(proc, o.ID, record.Process{PID: id.PID, StartTime: id.StartTime, BootID: id.BootID, Binary: binary, ConsoleStart: files.outAt})
+	m := newMachine(proc, o.ID, record.Process{PID: id.PID, StartTime: id.StartTime, BootID: id.BootID, Binary: p.path, ConsoleStart: files.outAt})
 	o.undo.push(func() error { return o.endProcess(m) })
 	if err := o.intend(func(in *record.Intent) { in.Process = &m.ident }); err != nil {
 		return nil, err
@@ -63,61 +58,31 @@ func (o *op) spawn() (*launched, error) {
 		}
 		return nil, err
 	}
-	v, err := o.describe(m)
+	l, err := o.describe(m)
 	if err != nil {
 		return nil, err
 	}
-	return &launched{m, v}, nil
+	if l.text == p.text {
+		l.format = p.format
+	}
+	return &launched{m, l}, nil
 }
 
-// describe asks the process what it is.
-func (o *op) describe(m *machine) (version, error) {
+// describe asks the process what it is: its file may have been replaced since it
+// was asked.
+func (o *op) describe(m *machine) (release, error) {
 	ctx, cancel := context.WithTimeout(o.ctx, o.r.cfg.APITimeout)
 	defer cancel()
 	info, err := m.client(o.run(apiSocket)).Describe(ctx)
 	if err != nil {
-		return version{}, o.explain(m, err)
+		return release{}, o.explain(m, err)
 	}
 	if info.ID != o.uid() {
-		return version{}, fmt.Errorf("%w: the process at %s is %.80q, not %q", microvm.ErrHost, apiSocket, info.ID, o.uid())
+		return release{}, fmt.Errorf("%w: the process at %s is %.80q, not %q", microvm.ErrHost, apiSocket, info.ID, o.uid())
 	}
-	m.ident.Version, m.ident.Name = info.VMMVersion, "firecracker"
-	if isEmulator(info.VMMVersion) {
-		m.ident.Name = "fcemu"
-	} else if err := checkKVM(); err != nil {
-		return version{}, err
-	}
-	return parseVersion(info.VMMVersion)
-}
-
-// checkKVM says early what the VMM would say at InstanceStart only.
-func checkKVM() error {
-	fd, err := unix.Open("/dev/kvm", unix.O_RDWR|unix.O_CLOEXEC, 0)
-	if err == nil {
-		return unix.Close(fd)
-	}
-	return fmt.Errorf("%w: open /dev/kvm: %w: %s", microvm.ErrHost, err, kvmRemedy(err))
-}
-
-func kvmRemedy(err error) string {
-	const orEmulate = "; without KVM, run guests in the emulator: MICROVM_FIRECRACKER_BIN=fcemu"
-	if errors.Is(err, unix.EACCES) {
-		return "add the user to the group kvm (usermod -aG kvm USER) and log in again" + orEmulate
-	}
-	return "enable virtualisation in the firmware or the hypervisor and load kvm_intel or kvm_amd" + orEmulate
-}
-
-// binary finds the VMM's program.
-func (r *Runtime) binary() (string, error) {
-	path, err := exec.LookPath(r.cfg.Binary)
-	if err == nil {
-		path, err = filepath.Abs(path)
-	}
-	if err != nil {
-		return "", fmt.Errorf("%w: no VMM: %w: install firecracker and put it on PATH or set MICROVM_FIRECRACKER_BIN; "+
-			"without KVM, MICROVM_FIRECRACKER_BIN=fcemu runs guests in the emulator", microvm.ErrHost, err)
-	}
-	return path, nil
+	l, err := o.r.releaseOf(info.VMMVersion)
+	m.ident.Version, m.ident.Name = info.VMMVersion, l.name
+	return l, err
 }
 
 // environ is the VMM's environment: nothing of ours leaks into it unasked.
@@ -244,8 +209,12 @@ func (o *op) sendOne(ctx context.Context, m *machine, q fcapi.Request, timeout t
 	o.stage = q.Method + " " + q.Path
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	if err := m.client(o.run(apiSocket)).Do(ctx, q, nil); err != nil {
-		return o.explain(m, err)
+	c := m.client(o.run(apiSocket))
+	if l, err := o.r.releaseOf(m.ident.Version); err == nil {
+		c.CheckVersion(l.Version)
+	}
+	if err := c.Do(ctx, q, nil); err != nil {
+		return o.explain(m, unsupported(err))
 	}
 	return nil
 }
@@ -313,6 +282,10 @@ func (o *op) adoptLaunched(l *launched, booted bool) {
 	p.Booted = booted
 	l.ident = p
 	o.Rec.Process, o.Rec.VMM, o.Rec.VMMVersion = &p, p.Name, p.Version
+	o.Rec.VMMFormat = ""
+	if l.format != (fcapi.Version{}) {
+		o.Rec.VMMFormat = l.format.String()
+	}
 }
 
 // transferTimeout bounds a snapshot's creation or load: a slow disk may write 10

@@ -29,6 +29,9 @@ type op struct {
 	// How the guest's memory is to be written: see planCapture.
 	base      string
 	wholeDiff bool
+	// saved says that the guest's devices were saved since it stands still, or
+	// come from a snapshot: see resetVsock.
+	saved bool
 	// undead says that a VMM could not be ended.
 	undead bool
 	// log and console are the evidence for an error, read before the undo removes
@@ -181,6 +184,8 @@ func advice(err error) (retry bool, remedy string) {
 	switch {
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return true, ""
+	case errors.Is(err, fcapi.ErrUnsupported):
+		return false, "name a Firecracker that has it by MICROVM_FIRECRACKER_BIN, or do without"
 	case errors.As(err, &exited):
 		return false, "see the VMM's log"
 	case errors.As(err, &fault), errors.Is(err, microvm.ErrInvalidSpec):

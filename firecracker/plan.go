@@ -1,9 +1,7 @@
 package firecracker
 
 import (
-	"fmt"
 	"path/filepath"
-	"strconv"
 	"strings"
 
 	"github.com/tangle-network/microvm"
@@ -23,70 +21,10 @@ func launchCommand(binary, runDir, uid string, env []string) vmm.Command {
 	return vmm.Command{Path: binary, Args: launchArgs(uid), Env: env, Dir: runDir}
 }
 
-// version is a release of Firecracker: major and minor.
-type version struct{ major, minor int }
-
-// parseVersion understands "1.16.1", "v1.7.0" and "1.17.0-dev".
-func parseVersion(s string) (version, error) {
-	parts := strings.SplitN(strings.TrimPrefix(s, "v"), ".", 3)
-	if len(parts) == 3 {
-		major, err1 := strconv.Atoi(parts[0])
-		minor, err2 := strconv.Atoi(parts[1])
-		if err1 == nil && err2 == nil && major >= 0 && minor >= 0 {
-			return version{major, minor}, nil
-		}
-	}
-	return version{}, fmt.Errorf("%w: the VMM says that its version is %.80q", microvm.ErrUnsupported, s)
-}
-
-func (v version) atLeast(major, minor int) bool {
-	return v.major > major || v.major == major && v.minor >= minor
-}
-
-func (v version) String() string { return fmt.Sprintf("%d.%d", v.major, v.minor) }
-
-// Since which release Firecracker has what this provider may send, from its
-// CHANGELOG.
-var (
-	sinceOverrides      = version{1, 12} // network_overrides
-	sinceMincoreDiff    = version{1, 13} // Diff without dirty tracking; track_dirty_pages in /snapshot/load
-	sinceSerialLimit    = version{1, 16} // its rate_limiter
-	sinceVsockOverride  = version{1, 16}
-	sinceNetworkMTU     = version{1, 16}
-	sinceBalloonHinting = version{1, 14}
-	sinceIMDSCompat     = version{1, 13}
-)
-
-func (v version) has(since version) bool { return v.atLeast(since.major, since.minor) }
-
-// unsupported says that a field needs a newer VMM.
-func (v version) unsupported(field string, since version) error {
-	return fmt.Errorf("%s: %w by Firecracker %s: it needs %s or newer", field, microvm.ErrUnsupported, v, since)
-}
-
-// checkVersion finds what a spec asks for and this VMM lacks.
-func checkVersion(s microvm.Spec, v version) error {
-	for i, n := range s.NetworkInterfaces {
-		if n.MTU != 0 && !v.has(sinceNetworkMTU) {
-			return v.unsupported(fmt.Sprintf("network_interfaces[%d].mtu", i), sinceNetworkMTU)
-		}
-	}
-	if b := s.Balloon; b != nil && (b.FreePageHinting || b.FreePageReporting) && !v.has(sinceBalloonHinting) {
-		return v.unsupported("balloon.free_page_hinting", sinceBalloonHinting)
-	}
-	if s.MMDS != nil && s.MMDS.IMDSCompat && !v.has(sinceIMDSCompat) {
-		return v.unsupported("mmds.imds_compat", sinceIMDSCompat)
-	}
-	if s.Serial != nil && s.Serial.RateLimit != nil && !v.has(sinceSerialLimit) {
-		return v.unsupported("serial.rate_limit", sinceSerialLimit)
-	}
-	return nil
-}
-
 // bootRequests is what a VMM is told before InstanceStart, in order.
-func bootRequests(rec *record.Record, v version, serialDefault int64) []fcapi.Request {
+func bootRequests(rec *record.Record, l release, serialDefault int64) []fcapi.Request {
 	s := rec.Spec
-	reqs := processRequests(s, v, serialDefault)
+	reqs := processRequests(s, l, serialDefault)
 	reqs = append(reqs, fcapi.PutMachineConfigRequest(fcapi.MachineConfig{
 		VCPUCount: s.VCPUs, MemSizeMiB: s.MemoryMiB,
 		SMT: isTrue(s.SMT), CPUTemplate: fcapi.CPUTemplate(s.CPUTemplate),
@@ -130,55 +68,49 @@ func bootRequests(rec *record.Record, v version, serialDefault int64) []fcapi.Re
 }
 
 // processRequests is what each new VMM is told, before a boot and before a load:
-// a snapshot holds none of it.
-func processRequests(s microvm.Spec, v version, serialDefault int64) []fcapi.Request {
+// a snapshot holds none of it. The default limit of the serial port is left out
+// where the release does not know it.
+func processRequests(s microvm.Spec, l release, serialDefault int64) []fcapi.Request {
 	var reqs []fcapi.Request
 	if s.Metrics == nil || *s.Metrics {
 		reqs = append(reqs, fcapi.PutMetricsRequest(fcapi.Metrics{MetricsPath: metricsFile}))
 	}
-	if v.has(sinceSerialLimit) {
-		var b *fcapi.TokenBucket
-		switch {
-		case s.Serial != nil && s.Serial.RateLimit != nil:
-			b = bucket(s.Serial.RateLimit)
-		case serialDefault > 0:
-			b = bucket(microvm.PerSecond(uint64(serialDefault)))
-		}
-		if b != nil {
-			reqs = append(reqs, fcapi.PutSerialRequest(fcapi.SerialDevice{RateLimiter: b}))
+	limit := func(b *microvm.TokenBucket) fcapi.Request {
+		return fcapi.PutSerialRequest(fcapi.SerialDevice{RateLimiter: bucket(b)})
+	}
+	if s.Serial != nil && s.Serial.RateLimit != nil {
+		return append(reqs, limit(s.Serial.RateLimit))
+	}
+	if serialDefault > 0 {
+		if q := limit(microvm.PerSecond(uint64(serialDefault))); fcapi.Supports(l.Version, q) == nil {
+			reqs = append(reqs, q)
 		}
 	}
 	return reqs
 }
 
 // loadRequest restores from the run directory's state and memory files, paused.
-func loadRequest(s microvm.Spec, from *microvm.RestoreFrom, v version) (fcapi.Request, error) {
+func loadRequest(s microvm.Spec, from *microvm.RestoreFrom, l release) fcapi.Request {
 	load := fcapi.SnapshotLoad{
 		SnapshotPath: stateFile,
 		MemBackend:   &fcapi.MemoryBackend{BackendType: fcapi.MemoryFile, BackendPath: memoryFile},
 	}
 	if isTrue(s.TrackDirtyPages) {
-		if v.has(sinceMincoreDiff) {
-			load.TrackDirtyPages = true
-		} else {
+		load.TrackDirtyPages = true
+		if fcapi.Supports(l.Version, fcapi.LoadSnapshotRequest(load)) != nil {
+			load.TrackDirtyPages = false
 			load.EnableDiffSnapshots = true //lint:ignore SA1019 older releases know no other
 		}
 	}
 	if from != nil {
-		if len(from.NetworkOverrides) > 0 && !v.has(sinceOverrides) {
-			return fcapi.Request{}, v.unsupported("restore_from.network_overrides", sinceOverrides)
-		}
 		for _, n := range from.NetworkOverrides {
 			load.NetworkOverrides = append(load.NetworkOverrides, fcapi.NetworkOverride{IfaceID: n.InterfaceID, HostDevName: n.HostDevName})
 		}
 		if from.VsockPath != "" {
-			if !v.has(sinceVsockOverride) {
-				return fcapi.Request{}, v.unsupported("restore_from.vsock_path", sinceVsockOverride)
-			}
 			load.VsockOverride = &fcapi.VsockOverride{UDSPath: from.VsockPath}
 		}
 	}
-	return fcapi.LoadSnapshotRequest(load), nil
+	return fcapi.LoadSnapshotRequest(load)
 }
 
 // drive is what the VMM is told of a disk. A root= of the user's own wins over

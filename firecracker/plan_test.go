@@ -3,6 +3,7 @@ package firecracker
 import (
 	"encoding/json"
 	"errors"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -34,7 +35,14 @@ func recordOf(s microvm.Spec) *record.Record {
 	return &record.Record{Spec: s, Disks: plannedDisks(s)}
 }
 
-var newest = version{1, 16}
+var newest = fc(1, 16, 1)
+
+// fc is a release of Firecracker.
+func fc(major, minor, patch int) release {
+	v := fcapi.Version{Major: major, Minor: minor, Patch: patch}
+	format, _ := fcapi.SnapshotFormat(v)
+	return release{Version: v, name: nameFirecracker, text: v.String(), format: format}
+}
 
 func TestThePlanOfASmallVM(t *testing.T) {
 	t.Parallel()
@@ -145,34 +153,44 @@ func TestAVMWithoutRootDiskHasNoDrive(t *testing.T) {
 
 func TestOldReleasesAreSpared(t *testing.T) {
 	t.Parallel()
-	sent := lines(t, bootRequests(recordOf(microvm.Spec{Rootfs: &microvm.Rootfs{Path: "/r"}}), version{1, 15}, 1<<20)...)
+	r := &Runtime{cfg: Config{SerialBytesPerSecond: 1 << 20}}
+	sent := lines(t, bootRequests(recordOf(microvm.Spec{Rootfs: &microvm.Rootfs{Path: "/r"}}), fc(1, 15, 1), 1<<20)...)
 	if strings.Contains(sent, "/serial") {
 		t.Errorf("1.15 has no serial rate limit:\n%s", sent)
 	}
 	for name, c := range map[string]struct {
 		spec microvm.Spec
-		v    version
-		want bool
+		l    release
+		says string // empty: planned
 	}{
-		"mtu on 1.15":            {microvm.Spec{NetworkInterfaces: []microvm.NetworkInterface{{MTU: 1400}}}, version{1, 15}, false},
-		"mtu on 1.16":            {microvm.Spec{NetworkInterfaces: []microvm.NetworkInterface{{MTU: 1400}}}, version{1, 16}, true},
-		"hinting on 1.13":        {microvm.Spec{Balloon: &microvm.Balloon{FreePageHinting: true}}, version{1, 13}, false},
-		"serial limit on 1.15":   {microvm.Spec{Serial: &microvm.Serial{RateLimit: microvm.PerSecond(1)}}, version{1, 15}, false},
-		"imds_compat on 1.12":    {microvm.Spec{MMDS: &microvm.MMDS{IMDSCompat: true}}, version{1, 12}, false},
-		"nothing special on 1.7": {microvm.Spec{}, version{1, 7}, true},
+		"mtu on 1.15":            {microvm.Spec{NetworkInterfaces: []microvm.NetworkInterface{{ID: "eth0", MTU: 1400}}}, fc(1, 15, 1), `PUT /network-interfaces/eth0: field "mtu": not supported by Firecracker 1.15.1: it needs 1.16.0 or newer`},
+		"mtu on 1.16":            {microvm.Spec{NetworkInterfaces: []microvm.NetworkInterface{{ID: "eth0", MTU: 1400}}}, fc(1, 16, 0), ""},
+		"hinting on 1.13":        {microvm.Spec{Balloon: &microvm.Balloon{FreePageHinting: true}}, fc(1, 13, 2), `"free_page_hinting": not supported by Firecracker 1.13.2: it needs 1.14.0`},
+		"serial limit on 1.15":   {microvm.Spec{Serial: &microvm.Serial{RateLimit: microvm.PerSecond(1)}}, fc(1, 15, 1), `"rate_limiter": not supported by Firecracker 1.15.1: it needs 1.16.0`},
+		"serial limit on 1.13":   {microvm.Spec{Serial: &microvm.Serial{RateLimit: microvm.PerSecond(1)}}, fc(1, 13, 0), `PUT /serial: not supported by Firecracker 1.13.0: it needs 1.14.0`},
+		"imds_compat on 1.12":    {microvm.Spec{MMDS: &microvm.MMDS{IMDSCompat: true}}, fc(1, 12, 1), `"imds_compat": not supported by Firecracker 1.12.1: it needs 1.13.0`},
+		"nothing special on 1.7": {microvm.Spec{}, fc(1, 7, 0), ""},
+		"anything on 1.6":        {microvm.Spec{}, fc(1, 6, 0), "not supported by Firecracker 1.6.0: it needs 1.7.0"},
+		"hibernate with vsock on 1.16.0": {microvm.Spec{StopMode: microvm.StopModeHibernate, Vsock: &microvm.Vsock{CID: 3}}, fc(1, 16, 0),
+			"vsock: not supported: firecracker 1.16.0 has the defect vsock-dead-on-restore"},
+		"hibernate with vsock on 1.16.1": {microvm.Spec{StopMode: microvm.StopModeHibernate, Vsock: &microvm.Vsock{CID: 3}}, fc(1, 16, 1), ""},
 	} {
-		err := checkVersion(c.spec, c.v)
-		if (err == nil) != c.want || err != nil && !errors.Is(err, microvm.ErrUnsupported) {
-			t.Errorf("%s: %v", name, err)
+		err := r.checkBoot(c.spec, c.l)
+		if c.says == "" {
+			if err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+			continue
 		}
-		if err != nil && !strings.Contains(err.Error(), c.v.String()) {
-			t.Errorf("%s: the error does not name the version: %v", name, err)
+		if !errors.Is(err, microvm.ErrUnsupported) || !strings.Contains(err.Error(), c.says) {
+			t.Errorf("%s: %v, it should say %s", name, err, c.says)
 		}
 	}
 }
 
 func TestALoadSaysOnlyWhatTheReleaseKnows(t *testing.T) {
 	t.Parallel()
+	r := &Runtime{cfg: Config{SerialBytesPerSecond: 1 << 20}}
 	overrides := &microvm.RestoreFrom{NetworkOverrides: []microvm.NetworkOverride{{InterfaceID: "eth0", HostDevName: "tap1"}}}
 	path := &microvm.RestoreFrom{VsockPath: "/run/x.sock"}
 	tracked := microvm.Spec{TrackDirtyPages: yes()}
@@ -180,46 +198,108 @@ func TestALoadSaysOnlyWhatTheReleaseKnows(t *testing.T) {
 	for name, c := range map[string]struct {
 		spec microvm.Spec
 		from *microvm.RestoreFrom
-		v    version
+		l    release
 		want string // empty: refused
 	}{
-		"plain on 1.7":      {microvm.Spec{}, &microvm.RestoreFrom{}, version{1, 7}, `{` + plain + `}`},
-		"overrides on 1.11": {microvm.Spec{}, overrides, version{1, 11}, ""},
-		"overrides on 1.12": {microvm.Spec{}, overrides, version{1, 12}, `{` + plain + `,"network_overrides":[{"iface_id":"eth0","host_dev_name":"tap1"}]}`},
-		"vsock on 1.15":     {microvm.Spec{}, path, version{1, 15}, ""},
-		"vsock on 1.16":     {microvm.Spec{}, path, version{1, 16}, `{` + plain + `,"vsock_override":{"uds_path":"/run/x.sock"}}`},
-		"tracked on 1.12":   {tracked, nil, version{1, 12}, `{` + plain + `,"enable_diff_snapshots":true}`},
-		"tracked on 1.13":   {tracked, nil, version{1, 13}, `{` + plain + `,"track_dirty_pages":true}`},
+		"plain on 1.7":      {microvm.Spec{}, &microvm.RestoreFrom{}, fc(1, 7, 0), `{` + plain + `}`},
+		"overrides on 1.11": {microvm.Spec{}, overrides, fc(1, 11, 0), ""},
+		"overrides on 1.12": {microvm.Spec{}, overrides, fc(1, 12, 0), `{` + plain + `,"network_overrides":[{"iface_id":"eth0","host_dev_name":"tap1"}]}`},
+		"vsock on 1.15":     {microvm.Spec{}, path, fc(1, 15, 1), ""},
+		"vsock on 1.16":     {microvm.Spec{}, path, fc(1, 16, 1), `{` + plain + `,"vsock_override":{"uds_path":"/run/x.sock"}}`},
+		"tracked on 1.12":   {tracked, nil, fc(1, 12, 0), `{` + plain + `,"enable_diff_snapshots":true}`},
+		"tracked on 1.13":   {tracked, nil, fc(1, 13, 0), `{` + plain + `,"track_dirty_pages":true}`},
 	} {
-		q, err := loadRequest(c.spec, c.from, c.v)
+		err := r.checkLoad(c.spec, c.from, c.l, program{"/bin/firecracker", c.l})
 		if c.want == "" {
-			if !errors.Is(err, microvm.ErrUnsupported) {
+			if !errors.Is(err, microvm.ErrUnsupported) || !strings.Contains(err.Error(), c.l.Version.String()) {
 				t.Errorf("%s: %v", name, err)
 			}
 			continue
 		}
 		if err != nil {
 			t.Errorf("%s: %v", name, err)
-			continue
 		}
-		if diff := cmp.Diff("PUT /snapshot/load "+c.want+"\n", lines(t, q)); diff != "" {
+		if diff := cmp.Diff("PUT /snapshot/load "+c.want+"\n", lines(t, loadRequest(c.spec, c.from, c.l))); diff != "" {
 			t.Errorf("%s:\n%s", name, diff)
 		}
 	}
 }
 
-func TestVersionsAreParsedOrRefused(t *testing.T) {
+func TestASnapshotOfAnotherFormatIsRefused(t *testing.T) {
 	t.Parallel()
-	for s, want := range map[string]version{
-		"1.16.1": {1, 16}, "v1.7.0": {1, 7}, "1.17.0-dev": {1, 17}, "1.16.1-fcemu": {1, 16},
+	emulator := fc(1, 16, 1)
+	emulator.name, emulator.text, emulator.sound = nameEmulator, "1.16.1-fcemu", true
+	later := fc(1, 18, 0)
+	for name, c := range map[string]struct {
+		own, wrote release
+		says       []string // nil: loads
+	}{
+		"the same release":                    {fc(1, 16, 1), fc(1, 16, 1), nil},
+		"the same format":                     {fc(1, 14, 4), fc(1, 13, 0), nil},
+		"an older format":                     {fc(1, 17, 0), fc(1, 14, 1), []string{"firecracker 1.14.1 (snapshot format 8.0.0)", "firecracker 1.17.0 (snapshot format 11.0.0)"}},
+		"a newer format":                      {fc(1, 15, 1), fc(1, 16, 1), []string{"1.16.1", "1.15.1"}},
+		"another VMM":                         {fc(1, 16, 1), emulator, []string{"fcemu 1.16.1-fcemu", "firecracker 1.16.1"}},
+		"an unknown format: the VMM decides":  {later, fc(1, 16, 1), nil},
+		"what 1.10.0 calls the format of 1.9": {fc(1, 9, 1), fc(1, 10, 0), []string{"1.10.0", "1.9.1"}},
+		"what 1.10.0 calls its own":           {fc(1, 10, 0), fc(1, 10, 0), nil},
 	} {
-		if got, err := parseVersion(s); err != nil || got != want {
-			t.Errorf("%s: %v, %v", s, got, err)
+		err := loads(c.own, c.wrote)
+		if c.says == nil {
+			if err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+			continue
+		}
+		if retry, _ := advice(err); retry || !errors.Is(err, microvm.ErrUnsupported) {
+			t.Errorf("%s: %v, retry %v", name, err, retry)
+		}
+		for _, s := range c.says {
+			if err == nil || !strings.Contains(err.Error(), s) {
+				t.Errorf("%s: %v does not say %s", name, err, s)
+			}
 		}
 	}
-	for _, s := range []string{"", "1", "1.2", "a.b.c", "-1.2.3", "1.x.3"} {
-		if v, err := parseVersion(s); !errors.Is(err, microvm.ErrUnsupported) {
-			t.Errorf("%q: %v, %v", s, v, err)
+	if _, err := (&Runtime{}).writer("", "", ""); !errors.Is(err, microvm.ErrUnsupported) {
+		t.Errorf("memory that nobody has signed: %v", err)
+	}
+}
+
+func TestRestoresThatTheReleaseBreaksAreRefused(t *testing.T) {
+	t.Parallel()
+	vsock := microvm.Spec{Vsock: &microvm.Vsock{CID: 3}}
+	net := microvm.Spec{NetworkInterfaces: []microvm.NetworkInterface{{ID: "eth0"}}}
+	for name, c := range map[string]struct {
+		spec microvm.Spec
+		l    release
+		says string
+	}{
+		"vsock on 1.16.0":   {vsock, fc(1, 16, 0), "1.16.1"},
+		"vsock on 1.16.1":   {vsock, fc(1, 16, 1), ""},
+		"network on 1.16.0": {net, fc(1, 16, 0), ""},
+		"network on 1.9.0":  {net, fc(1, 9, 0), "1.9.1"},
+		"neither on 1.9.0":  {microvm.Spec{}, fc(1, 9, 0), ""},
+	} {
+		err := checkRestored(c.spec, c.l)
+		if (err == nil) != (c.says == "") || err != nil && (!errors.Is(err, microvm.ErrUnsupported) || !strings.Contains(err.Error(), c.says)) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestDiffsThatWouldBeCorruptAreNotTaken(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		l    release
+		mib  int
+		want bool
+	}{
+		"3 GiB on 1.14.1":      {fc(1, 14, 1), 3072, false},
+		"over 3 GiB on 1.14.1": {fc(1, 14, 1), 3073, runtime.GOARCH == "amd64"},
+		"over 3 GiB on 1.14.2": {fc(1, 14, 2), 3073, false},
+		"over 3 GiB on 1.13.2": {fc(1, 13, 2), 3073, false},
+	} {
+		if got := corruptsDiffs(c.l, c.mib); got != c.want {
+			t.Errorf("%s: %v", name, got)
 		}
 	}
 }

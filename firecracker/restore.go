@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -21,10 +22,28 @@ import (
 // restore makes a VM from a snapshot: load paused, see that its files are its
 // own, resume. Any failure takes all of it back.
 func (r *Runtime) restore(ctx context.Context, id string, spec microvm.Spec) error {
-	from := spec.RestoreFrom
 	m, dir, restored, err := r.source(ctx, spec)
+	var from *microvm.RestoreFrom
+	if err == nil {
+		from = needed(restored, spec.RestoreFrom)
+		err = override(&restored, from)
+	}
 	if err != nil {
 		return &microvm.Error{Verb: "restore", VMID: id, Err: err}
+	}
+	p, err := r.ready(ctx)
+	var wrote release
+	switch {
+	case err != nil:
+	case m.Cold:
+		err = r.checkBoot(restored, p.release)
+	default:
+		if wrote, err = r.writer(m.VMM, m.VMMVersion, m.VMMFormat); err == nil {
+			err = r.checkLoad(restored, from, wrote, p)
+		}
+	}
+	if err != nil {
+		return refused("restore", id, err)
 	}
 	o, err := r.reserve(ctx, "restore", id, restored)
 	if err != nil {
@@ -38,7 +57,7 @@ func (r *Runtime) restore(ctx context.Context, id string, spec microvm.Spec) err
 		}
 		return o.created(l)
 	}
-	l, err := o.restoreWarm(m, dir, from)
+	l, err := o.restoreWarm(m, dir, from, wrote)
 	if err != nil {
 		return o.fail(err)
 	}
@@ -57,7 +76,8 @@ func (r *Runtime) restore(ctx context.Context, id string, spec microvm.Spec) err
 	return o.finish(l.machine, fpCreateSaved)
 }
 
-// source finds the snapshot and the spec of the VM that comes from it.
+// source finds the snapshot and the spec of the VM that comes from it, but for
+// the overrides.
 func (r *Runtime) source(ctx context.Context, spec microvm.Spec) (m snapshot.Manifest, dir string, out microvm.Spec, err error) {
 	from := spec.RestoreFrom
 	missing := fmt.Errorf("snapshot %q of VM %q: %w", from.SnapshotID, from.VMID, microvm.ErrSnapshotNotFound)
@@ -99,7 +119,26 @@ func (r *Runtime) source(ctx context.Context, spec microvm.Spec) (m snapshot.Man
 	if spec.Console != nil {
 		out.Console = spec.Console
 	}
-	return m, dir, out, override(&out, from)
+	return m, dir, out, nil
+}
+
+// needed leaves out overrides that say what the snapshot says anyway: then a
+// release that does not know them will do.
+func needed(s microvm.Spec, from *microvm.RestoreFrom) *microvm.RestoreFrom {
+	f := *from
+	f.NetworkOverrides = nil
+	for _, n := range from.NetworkOverrides {
+		same := slices.ContainsFunc(s.NetworkInterfaces, func(i microvm.NetworkInterface) bool {
+			return i.ID == n.InterfaceID && i.HostDevName == n.HostDevName
+		})
+		if !same {
+			f.NetworkOverrides = append(f.NetworkOverrides, n)
+		}
+	}
+	if s.Vsock != nil && f.VsockPath == s.Vsock.Path {
+		f.VsockPath = ""
+	}
+	return &f
 }
 
 // override applies what the restore changes in the spec, and checks it against
@@ -180,7 +219,7 @@ func snapshotGone(err error) error {
 	return err
 }
 
-func (o *op) restoreWarm(m snapshot.Manifest, dir string, from *microvm.RestoreFrom) (*launched, error) {
+func (o *op) restoreWarm(m snapshot.Manifest, dir string, from *microvm.RestoreFrom, wrote release) (*launched, error) {
 	if err := o.at(fpCreateReserved); err != nil {
 		return nil, err
 	}
@@ -193,7 +232,7 @@ func (o *op) restoreWarm(m snapshot.Manifest, dir string, from *microvm.RestoreF
 	if err := o.at(fpCreateStaged); err != nil {
 		return nil, err
 	}
-	l, err := o.load(m.VMM, m.VMMVersion, from, fpCreateSpawned)
+	l, err := o.load(wrote, from, fpCreateSpawned)
 	if err != nil {
 		return nil, err
 	}
@@ -209,32 +248,35 @@ func (o *op) restoreWarm(m snapshot.Manifest, dir string, from *microvm.RestoreF
 }
 
 // load starts a VMM and restores into it, paused, the state and memory files of
-// the run directory, which were written by the VMM that wrote names.
-func (o *op) load(wrote, wroteVersion string, from *microvm.RestoreFrom, spawned failpoint) (*launched, error) {
-	l, err := o.spawn()
+// the run directory, which wrote has written.
+func (o *op) load(wrote release, from *microvm.RestoreFrom, spawned failpoint) (*launched, error) {
+	o.stage = "find the VMM"
+	p, err := o.r.ready(o.ctx)
+	if err != nil {
+		return nil, err
+	}
+	l, err := o.spawn(p)
 	if err != nil {
 		return nil, err
 	}
 	if err := o.at(spawned); err != nil {
 		return nil, err
 	}
-	if wrote != l.ident.Name {
-		return nil, fmt.Errorf("%w: the snapshot was written by %s %s, and this is %s %s", microvm.ErrUnsupported, wrote, wroteVersion, l.ident.Name, l.ident.Version)
+	// Its file may have been replaced since it was asked.
+	if err := loads(l.release, wrote); err != nil {
+		return nil, err
 	}
 	s := o.Rec.Spec
-	load, err := loadRequest(s, from, l.version)
-	if err != nil {
+	if err := o.send(l.machine, processRequests(s, l.release, o.r.cfg.SerialBytesPerSecond)...); err != nil {
 		return nil, err
 	}
-	if err := o.send(l.machine, processRequests(s, l.version, o.r.cfg.SerialBytesPerSecond)...); err != nil {
-		return nil, err
-	}
-	if err := o.sendOne(o.ctx, l.machine, load, transferTimeout(s.MemoryMiB)); err != nil {
-		if wroteVersion != l.ident.Version {
-			err = fmt.Errorf("the snapshot was written by version %s, this VMM is %s: %w", wroteVersion, l.ident.Version, err)
+	if err := o.sendOne(o.ctx, l.machine, loadRequest(s, from, l.release), transferTimeout(s.MemoryMiB)); err != nil {
+		if wrote.text != l.text {
+			err = fmt.Errorf("the snapshot was written by %s, this VMM is %s: %w", wrote, l.release, err)
 		}
 		return nil, err
 	}
+	o.saved = true
 	if d := s.MMDS; d != nil && len(d.Contents) > 0 {
 		// A snapshot does not hold them.
 		if err := o.send(l.machine, fcapi.PutMMDSRequest(d.Contents)); err != nil {

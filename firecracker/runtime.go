@@ -29,6 +29,8 @@ type Runtime struct {
 	keeper  *console.Keeper
 	feed    *feed
 
+	programs programs
+
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
 

@@ -64,12 +64,12 @@ func (o *op) snapshot(draft *snapshot.Draft) error {
 	var c captured
 	switch {
 	case o.Rec.Process != nil && o.Rec.Process.Booted:
-		m.VMM, m.VMMVersion = o.Rec.VMM, o.Rec.VMMVersion
+		m.VMM, m.VMMVersion, m.VMMFormat = o.Rec.VMM, o.Rec.VMMVersion, o.Rec.VMMFormat
 		if c, err = o.captureWithDisks(draft, running, &m.Pause); err != nil {
 			return err
 		}
 	case o.Rec.Hibernated:
-		m.VMM, m.VMMVersion = o.Rec.VMM, o.Rec.VMMVersion
+		m.VMM, m.VMMVersion, m.VMMFormat = o.Rec.VMM, o.Rec.VMMVersion, o.Rec.VMMFormat
 		c.dir = o.hibernatePath()
 		err = o.cloneDisks(draft, false)
 	default:
@@ -243,10 +243,8 @@ func (r *Runtime) GetSnapshot(ctx context.Context, id, snapshotID string) (micro
 	if m.Memory != nil {
 		info.MemoryBytes = m.Memory.Size
 	}
-	if v, err := fcapi.ParseVersion(m.VMMVersion); err == nil && !m.Cold {
-		if format, ok := fcapi.SnapshotFormat(v); ok {
-			info.Format = format.String()
-		}
+	if wrote, err := r.writer(m.VMM, m.VMMVersion, m.VMMFormat); err == nil && wrote.format != (fcapi.Version{}) {
+		info.Format = wrote.format.String()
 	}
 	if info.DiskBytes, err = r.snaps.DiskBytes(m); err != nil {
 		return info, &microvm.Error{Verb: "get snapshot of", VMID: id, Err: snapshotError(snapshotID, err)}

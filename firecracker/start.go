@@ -103,22 +103,21 @@ func (o *op) endUnlessNotStarted(m *machine) error {
 	return o.endProcess(m)
 }
 
-// resume lets the vCPUs run; its undo stops them again.
-func (o *op) resume(m *machine) error {
-	o.undo.push(func() error {
-		if m.dead() {
-			return nil
-		}
-		ctx, cancel := o.detached(o.r.cfg.APITimeout)
-		defer cancel()
-		return m.client(o.run(apiSocket)).Pause(ctx)
-	})
-	return o.sendOne(o.ctx, m, fcapi.ResumeRequest(), o.r.cfg.APITimeout)
-}
-
 // wake restores a hibernated VM. Its memory stays on disk until the record says
 // that it runs, so a failed start can be repeated.
 func (o *op) wake() (*machine, error) {
+	o.stage = "find the VMM"
+	wrote, err := o.r.writer(o.Rec.VMM, o.Rec.VMMVersion, o.Rec.VMMFormat)
+	if err != nil {
+		return nil, err
+	}
+	p, err := o.r.ready(o.ctx)
+	if err == nil {
+		err = o.r.checkLoad(o.Rec.Spec, nil, wrote, p)
+	}
+	if err != nil {
+		return nil, err
+	}
 	o.stage = "stage the memory"
 	for _, name := range []string{stateFile, memoryFile} {
 		if err := removeFile(o.run(name)); err != nil {
@@ -128,7 +127,7 @@ func (o *op) wake() (*machine, error) {
 			return nil, fmt.Errorf("%w: %w", microvm.ErrHost, err)
 		}
 	}
-	l, err := o.load(o.Rec.VMM, o.Rec.VMMVersion, nil, fpStartSpawned)
+	l, err := o.load(wrote, nil, fpStartSpawned)
 	if err != nil {
 		return nil, err
 	}

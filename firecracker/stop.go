@@ -80,23 +80,13 @@ func (o *op) pauseGuest(m *machine) error {
 	return o.sendOne(o.ctx, m, fcapi.PauseRequest(), o.r.cfg.APITimeout)
 }
 
-// unpause lets the guest go on, whatever ctx says. The VMM may still be writing
-// a snapshot that nobody waits for any more.
-func (o *op) unpause(m *machine) error {
-	if m.dead() {
-		return nil
-	}
-	ctx, cancel := o.detached(transferTimeout(o.Rec.Spec.MemoryMiB))
-	defer cancel()
-	if err := m.client(o.run(apiSocket)).Resume(ctx); err != nil && !m.dead() {
-		return fmt.Errorf("resume the guest: %w", err)
-	}
-	return nil
-}
-
 // hibernate writes the guest's memory to disk and ends the VMM.
 func (o *op) hibernate(m *machine) (microvm.StopReason, error) {
 	var none microvm.StopReason
+	o.stage = "see who could wake it"
+	if err := o.checkWake(m); err != nil {
+		return none, err
+	}
 	if err := o.planCapture(m); err != nil {
 		return none, err
 	}

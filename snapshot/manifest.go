@@ -54,7 +54,8 @@ type Manifest struct {
 	// The VMM that wrote the state, as the process said.
 	VMM        string `json:"vmm,omitempty"`
 	VMMVersion string `json:"vmm_version,omitempty"`
-	CPU        string `json:"cpu,omitempty"` // model name of the host's
+	VMMFormat  string `json:"vmm_format,omitempty"` // of the state; empty: unknown
+	CPU        string `json:"cpu,omitempty"`        // model name of the host's
 	Kernel     string `json:"host_kernel,omitempty"`
 
 	Spec json.RawMessage `json:"spec"` // of the VM, as its provider keeps it

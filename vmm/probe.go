@@ -34,12 +34,12 @@ const (
 const emulatorMark = "-fcemu"
 
 // Probe asks a binary for its version and its snapshot format, by --version and
-// --snapshot-version. It runs the binary twice, for at most 10 s in all, with an
-// empty environment.
-func Probe(ctx context.Context, path string) (Binary, error) {
+// --snapshot-version. It runs the binary twice, for at most 10 s in all, with
+// the environment env and nothing else.
+func Probe(ctx context.Context, path string, env ...string) (Binary, error) {
 	ctx, cancel := context.WithTimeout(ctx, probeBound)
 	defer cancel()
-	out, err := firstLine(ctx, path, "--version")
+	out, err := firstLine(ctx, path, env, "--version")
 	if err != nil {
 		return Binary{}, err
 	}
@@ -51,7 +51,7 @@ func Probe(ctx context.Context, path string) (Binary, error) {
 	if b.Name == "Jailer" {
 		return b, nil
 	}
-	out, err = firstLine(ctx, path, "--snapshot-version")
+	out, err = firstLine(ctx, path, env, "--snapshot-version")
 	if err != nil {
 		return Binary{}, err
 	}
@@ -64,10 +64,10 @@ func Probe(ctx context.Context, path string) (Binary, error) {
 }
 
 // firstLine runs the binary. What follows the first line is Firecracker's log.
-func firstLine(ctx context.Context, path, flag string) (string, error) {
+func firstLine(ctx context.Context, path string, env []string, flag string) (string, error) {
 	var out, errOut bounded
 	cmd := exec.CommandContext(ctx, path, flag)
-	cmd.Env = []string{}
+	cmd.Env = append([]string{}, env...) // nil would be ours
 	cmd.Stdout, cmd.Stderr = &out, &errOut
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }

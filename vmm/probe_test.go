@@ -86,3 +86,15 @@ func FuzzParseVersion(f *testing.F) {
 		}
 	})
 }
+
+func TestProbeGivesTheBinaryTheEnvironmentThatItIsTold(t *testing.T) {
+	t.Setenv("SAYS", "Firecracker v1.2.3")
+	path := script(t, `case "$1" in --version) echo "$SAYS";; *) echo v1.0.0;; esac`)
+	if b, err := Probe(context.Background(), path); err == nil {
+		t.Errorf("the environment of this program went through: %+v", b)
+	}
+	b, err := Probe(context.Background(), path, "SAYS=Firecracker v1.9.0")
+	if err != nil || b.Version != "1.9.0" {
+		t.Errorf("%+v, %v", b, err)
+	}
+}

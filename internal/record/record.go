@@ -92,9 +92,11 @@ type Record struct {
 	DestroyUnreported bool `json:"destroy_unreported,omitempty"`
 
 	Process *Process `json:"process,omitempty"`
-	// VMM and VMMVersion are those of the last process.
+	// VMM, VMMVersion and the format of its snapshots are those of the last
+	// process, as it said itself; the format is empty where nobody knows it.
 	VMM        string `json:"vmm,omitempty"`
 	VMMVersion string `json:"vmm_version,omitempty"`
+	VMMFormat  string `json:"vmm_format,omitempty"`
 
 	Disks []Disk `json:"disks,omitempty"`
 	// Hibernated says that the hibernate directory holds the VM's memory.

@@ -1,0 +1,76 @@
+package firecracker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/tangle-network/microvm/fcapi"
+)
+
+// resume lets the vCPUs run; its undo stops them again.
+func (o *op) resume(m *machine) error {
+	o.undo.push(func() error {
+		if m.dead() {
+			return nil
+		}
+		ctx, cancel := o.detached(o.r.cfg.APITimeout)
+		defer cancel()
+		return m.client(o.run(apiSocket)).Pause(ctx)
+	})
+	if o.needsReset(m) {
+		if err := o.resetVsock(o.ctx, m); err != nil {
+			return err
+		}
+	}
+	return o.sendOne(o.ctx, m, fcapi.ResumeRequest(), o.r.cfg.APITimeout)
+}
+
+// unpause lets the guest go on, whatever ctx says. The VMM may still be writing
+// a snapshot that nobody waits for any more.
+func (o *op) unpause(m *machine) error {
+	if m.dead() {
+		return nil
+	}
+	ctx, cancel := o.detached(transferTimeout(o.Rec.Spec.MemoryMiB))
+	defer cancel()
+	if o.needsReset(m) {
+		// A guest with a mute vsock is better than one that stands still.
+		if err := o.resetVsock(ctx, m); err != nil && !m.dead() {
+			o.r.cfg.Log.Warn("the guest's vsock may be mute until the next snapshot", "vm", o.ID, "err", err)
+		}
+	}
+	if err := m.client(o.run(apiSocket)).Resume(ctx); err != nil && !m.dead() {
+		return fmt.Errorf("resume the guest: %w", err)
+	}
+	return nil
+}
+
+// needsReset says whether the guest's vsock would be mute after a resume.
+func (o *op) needsReset(m *machine) bool {
+	l, err := o.r.releaseOf(m.ident.Version)
+	return err == nil && o.Rec.Spec.Vsock != nil && !o.saved && l.defective(fcapi.DefectVsockMuteAfterResume)
+}
+
+const resetFile = "reset.vmstate"
+
+// resetVsock works around fcapi.DefectVsockMuteAfterResume. Those releases wait
+// after a resume until the guest has seen that its connections were reset, but
+// tell it so only when they save its devices. A snapshot is asked for whose
+// memory can't be written, as its path is a directory: the VMM saves the devices
+// first, into a few KiB, and then refuses, which changes nothing else. That the
+// file is there proves that it came so far.
+func (o *op) resetVsock(ctx context.Context, m *machine) error {
+	path := o.run(resetFile)
+	if err := removeFile(path); err != nil {
+		return err
+	}
+	err := o.sendOne(ctx, m, fcapi.CreateSnapshotRequest(fcapi.SnapshotCreate{
+		SnapshotType: fcapi.SnapshotFull, SnapshotPath: resetFile, MemFilePath: ".",
+	}), o.r.cfg.APITimeout)
+	var refused *fcapi.Error
+	if errors.As(err, &refused) && isRegular(path) {
+		err = nil
+	}
+	return errors.Join(err, removeFile(path))
+}
