@@ -91,7 +91,21 @@ func (a *app) printReport(r doctor.Report) error {
 		if v.Emulator {
 			kind = "EMULATOR of Firecracker, engine " + v.Engine
 		}
-		fmt.Fprintf(&b, "VMM in use: %s %s (%s)\n", v.Path, v.Version, kind)
+		fmt.Fprintf(&b, "VMM in use: %s %s (%s)", v.Path, v.Version, kind)
+		if v.SnapshotFormat != "" {
+			fmt.Fprintf(&b, ", snapshot format %s", v.SnapshotFormat)
+		}
+		b.WriteByte('\n')
+		for _, d := range v.Defects {
+			mended := "in no release yet"
+			if len(d.MendedIn) > 0 {
+				mended = "in " + strings.Join(d.MendedIn, ", ")
+			}
+			fmt.Fprintf(&b, "  defect %s: %s (mended %s)\n", d.ID, d.Summary, mended)
+		}
+		for _, l := range v.Lacks {
+			fmt.Fprintf(&b, "  lacks %s (since %s)\n", l.What, strings.Join(l.Since, ", "))
+		}
 	}
 	sgr := green
 	if !r.CanRun {

@@ -49,6 +49,13 @@ type VMM struct {
 	Emulator bool   `json:"emulator"`
 	// Engine is what runs the guests of an emulator: "qemu" or "null".
 	Engine string `json:"engine,omitempty"`
+	// SnapshotFormat is that of the snapshots that it writes.
+	SnapshotFormat string   `json:"snapshot_format,omitempty"`
+	Defects        []Defect `json:"defects,omitempty"`
+	Lacks          []Lack   `json:"lacks,omitempty"`
+	// Jailer is the one that lies beside it; JailerVersion should be its own.
+	Jailer        string `json:"jailer,omitempty"`
+	JailerVersion string `json:"jailer_version,omitempty"`
 }
 
 // Report is all that was found out.

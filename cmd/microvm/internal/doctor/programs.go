@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"time"
@@ -43,7 +45,11 @@ func examineVMMs(ctx context.Context, o Options, kvm KVM) (*VMM, []Check) {
 	if err != nil {
 		return nil, append(checks, Check{Name: "chosen VMM", Status: Missing, Detail: err.Error(), For: "everything", Remedy: "name a working one by --firecracker or MICROVM_FIRECRACKER_BIN"})
 	}
-	v := &VMM{Path: o.VMM, Version: b.Version, Emulator: b.Emulator}
+	v := &VMM{Path: o.VMM, Version: b.Version, Emulator: b.Emulator, SnapshotFormat: b.SnapshotVersion}
+	v.describe()
+	if c, ok := v.findJailer(ctx); ok {
+		checks = append(checks, c)
+	}
 	if b.Emulator {
 		v.Engine = o.Engine
 		if v.Engine == "" || v.Engine == "auto" {
@@ -54,6 +60,28 @@ func examineVMMs(ctx context.Context, o Options, kvm KVM) (*VMM, []Check) {
 		}
 	}
 	return v, checks
+}
+
+// findJailer looks for the jailer beside the VMM. One of another release is told
+// of: the two belong together.
+func (v *VMM) findJailer(ctx context.Context) (Check, bool) {
+	path := filepath.Join(filepath.Dir(v.Path), "jailer")
+	if _, err := os.Stat(path); err != nil || v.Emulator {
+		return Check{}, false
+	}
+	c := Check{Name: "jailer of the VMM", For: "isolation of firecracker"}
+	b, err := vmm.Probe(ctx, path)
+	switch {
+	case err != nil:
+		c.Status, c.Detail, c.Remedy = Missing, err.Error(), installFirecracker
+	case b.Version != v.Version:
+		c.Status, c.Remedy = Limited, installFirecracker
+		c.Detail = fmt.Sprintf("%s: %s %s, and firecracker is %s", path, b.Name, b.Version, v.Version)
+	default:
+		c.Status, c.Detail = OK, fmt.Sprintf("%s: %s %s", path, b.Name, b.Version)
+	}
+	v.Jailer, v.JailerVersion = path, b.Version
+	return c, true
 }
 
 func qemuProgram() string {
