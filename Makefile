@@ -4,6 +4,7 @@
 #   make test    lint, build for all platforms and run every test
 #   make build   bin/microvm, bin/fcemu, bin/microvm-init
 #   make guest   build/guest: a kernel, an initrd and a root disk, from Debian
+#   make fidelity FIRECRACKER=path   hold fcemu against a real Firecracker (RECORD=1: record its answers)
 #   make lint    gofmt, vet for all platforms, staticcheck
 #   make fuzz    each fuzz target for FUZZTIME
 #
@@ -18,7 +19,7 @@ export PATH := $(CURDIR)/build/go/bin:$(PATH)
 FUZZTIME ?= 10s
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-.PHONY: build guest demo test lint fuzz clean setup-build setup-demo setup-test
+.PHONY: build guest demo test fidelity lint fuzz clean setup-build setup-demo setup-test
 .NOTPARALLEL:
 
 build: setup-build
@@ -32,6 +33,9 @@ demo: guest
 
 test: setup-test lint guest
 	scripts/test.sh
+
+fidelity: setup-build
+	RECORD=$(RECORD) scripts/fidelity.sh "$(FIRECRACKER)"
 
 lint: setup-build
 	scripts/lint.sh $(STATICCHECK)

@@ -42,6 +42,7 @@ var imports = map[string]struct{ ours, others []string }{
 	"internal/tinyguest":        {nil, none},
 
 	"fcemu":            {[]string{"fcapi"}, linux},
+	"fcemu/fidelity":   {nil, none},
 	"fcemu/nullengine": {[]string{"fcapi", "fcemu"}, linux},
 	"fcemu/qemuengine": {[]string{"fcapi", "fcemu"}, linux},
 }

@@ -2,7 +2,7 @@ package fcemu
 
 // The balloon and the hotpluggable memory of a started guest.
 
-const noBalloon = "no balloon device was configured before boot"
+const noBalloon = "Device not found: no balloon was configured before boot"
 
 // balloon returns the balloon of a started guest.
 func (c *controller) balloon(prefix string) (*Balloon, *fault) {
@@ -133,7 +133,7 @@ func (c *controller) memoryPlugger(prefix string) (MemoryPlugger, *fault) {
 		return nil, f
 	}
 	if c.cfg.MemoryHotplug == nil {
-		return nil, refuse(prefix + ": no hotpluggable memory was configured before boot")
+		return nil, refuse(prefix + ": Device not found: no hotpluggable memory was configured before boot")
 	}
 	p, ok := c.engine.(MemoryPlugger)
 	if !ok {

@@ -84,7 +84,7 @@ func TestMachineConfigBodiesAreJudgedAsTheOriginalJudgesThem(t *testing.T) {
 		{"PUT", path, `{"vcpu_count":2,"mem_size_mib":64,"huge_pages":"2M"}`, 204, ""},
 		{"PUT", path, `{"vcpu_count":2,"mem_size_mib":64,"huge_pages":{"2M":null}}`, 204, ""},
 		{"PUT", path, `{"vcpu_count":2,"mem_size_mib":64,"huge_pages":"1G"}`, 400, "unknown variant `1G`"},
-		{"PUT", path, `{"vcpu_count":2,"mem_size_mib":64,"huge_pages":null}`, 400, "null"},
+		{"PUT", path, `{"vcpu_count":2,"mem_size_mib":64,"huge_pages":null}`, 400, "expected value"},
 		{"PUT", path, `{"vcpu_count":2,"mem_size_mib":64,"cpu_template":"XX"}`, 400, "unknown variant"},
 		{"PUT", path, `{"vcpu_count":2,"mem_size_mib":64,"cpu_template":null}`, 204, ""},
 		{"PUT", path, `{"vcpu_count":2,"mem_size_mib":64,"\u0073mt":true}`, 204, ""},

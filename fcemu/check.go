@@ -3,6 +3,7 @@ package fcemu
 import (
 	"errors"
 	"fmt"
+	"math"
 )
 
 // check tells whether a configuration that came out of a file is one that the
@@ -83,9 +84,10 @@ func (h *MemoryHotplug) check() *fault {
 }
 
 // enabled returns the bucket as the original shows it once it is in force: a
-// bucket without size or refill time limits nothing.
+// bucket without size or refill time limits nothing, nor does one whose refill
+// time (ms) is out of range in nanoseconds.
 func (b *TokenBucket) enabled() *TokenBucket {
-	if b == nil || b.Size == 0 || b.RefillTime == 0 {
+	if b == nil || b.Size == 0 || b.RefillTime == 0 || b.RefillTime > math.MaxUint64/1_000_000 {
 		return nil
 	}
 	out := *b

@@ -130,7 +130,7 @@ func (c *controller) machineConfig() ([]byte, *fault) { return marshal(c.cfg.Mac
 func (c *controller) balloonConfig() ([]byte, *fault) {
 	if c.cfg.Balloon == nil {
 		if c.started() {
-			return nil, refuse("Internal VMM error: Failed to find the balloon device")
+			return nil, refuse("Internal VMM error: " + noBalloon)
 		}
 		return nil, refuse("Balloon config error: No balloon device found.")
 	}

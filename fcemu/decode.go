@@ -175,6 +175,9 @@ func setUint[T int | uint32 | uint64](to *T, bits int) func(*node) error {
 		if n.kind != kindNumber || n.text == "-0" || strings.ContainsAny(n.text, ".eE") {
 			return n.typeError(name)
 		}
+		if _, err := strconv.ParseUint(strings.TrimPrefix(n.text, "-"), 10, 64); err != nil {
+			return n.typeError(name) // too long for an integer: taken for a float
+		}
 		v, err := strconv.ParseUint(n.text, 10, bits)
 		if err != nil || uint64(T(v)) != v || T(v) < 0 {
 			return &jsonError{"invalid value: integer `" + n.text + "`, expected " + name, n.end}
@@ -212,10 +215,8 @@ func setEnum(to *string, names ...string) func(*node) error {
 			if n.list[0].kind != kindNull {
 				return n.list[0].typeError("unit")
 			}
-		case n.kind == kindObject:
-			return &jsonError{"expected value", n.end}
 		default:
-			return n.typeError("string or map")
+			return &jsonError{"expected value", n.end}
 		}
 		var fs []field
 		for _, ok := range names {

@@ -2,6 +2,7 @@ package fcemu
 
 import (
 	"errors"
+	"io/fs"
 	"strconv"
 	"strings"
 	"syscall"
@@ -26,6 +27,10 @@ func engineFault(prefix string, err error) *fault {
 // osText ends in the way in which the original writes errors of the system,
 // when err is one.
 func osText(err error) string {
+	var path *fs.PathError
+	if errors.As(err, &path) && strings.ContainsRune(path.Path, 0) {
+		return "a path with a zero byte in it: " + strconv.Quote(path.Path)
+	}
 	var errno syscall.Errno
 	if !errors.As(err, &errno) {
 		return err.Error()

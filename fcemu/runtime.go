@@ -18,7 +18,7 @@ func (c *controller) patchDrive(u driveUpdate) *fault {
 	at := c.driveAt(u.id)
 	switch {
 	case at < 0:
-		return refuse("Drive config error: Unable to patch the block device: no drive has this id. Please verify the request arguments.")
+		return refuse("Drive config error: Unable to patch the block device: Device not found: no drive has this id. Please verify the request arguments.")
 	case u.path == nil && u.rateLimiter == nil:
 		return refuse("Drive config error: Unable to patch the block device: neither path_on_host nor rate_limiter is given. Please verify the request arguments.")
 	}
@@ -54,7 +54,7 @@ func (c *controller) patchNetworkInterface(u netUpdate) *fault {
 	}
 	at := slices.IndexFunc(c.cfg.NetworkInterfaces, func(n NetworkInterface) bool { return n.IfaceID == u.id })
 	if at < 0 {
-		return refuse("Network config error: Unable to update the net device: no interface has this id.")
+		return refuse("Network config error: Unable to update the net device: Device not found: no interface has this id.")
 	}
 	old := c.cfg.NetworkInterfaces
 	c.cfg.NetworkInterfaces = slices.Clone(old)
@@ -80,13 +80,13 @@ func (c *controller) patchPmem(u pmemUpdate) *fault {
 	}
 	at := slices.IndexFunc(c.cfg.Pmem, func(p Pmem) bool { return p.ID == u.id })
 	if at < 0 {
-		return refuse("Pmem config error: Unable to patch the pmem device: no device has this id.")
+		return refuse("Pmem config error: Unable to patch the pmem device: Device not found: none has this id.")
 	}
-	old := c.cfg.Pmem
-	c.cfg.Pmem = slices.Clone(old)
-	c.cfg.Pmem[at].RateLimit = old[at].RateLimit.updated(u.rateLimiter)
-	if err := c.engine.Update(c.ctx, &c.cfg, "pmem", u.id); err != nil {
-		c.cfg.Pmem = old
+	// The original goes on showing the limit that the device was made with.
+	next := c.cfg
+	next.Pmem = slices.Clone(c.cfg.Pmem)
+	next.Pmem[at].RateLimit = next.Pmem[at].RateLimit.updated(u.rateLimiter)
+	if err := c.engine.Update(c.ctx, &next, "pmem", u.id); err != nil {
 		return engineFault("Pmem config error", err)
 	}
 	return nil

@@ -77,7 +77,8 @@ func checkImage(f *os.File, arch string) error {
 	}
 	img, err := elf.NewFile(f)
 	if err != nil {
-		return fmt.Errorf("not an uncompressed ELF kernel (vmlinux): %w", err)
+		// %v: whatever can't be read here is a wrong kernel, not a fault of the host.
+		return fmt.Errorf("not an uncompressed ELF kernel (vmlinux): %v", err)
 	}
 	if img.Class != elf.ELFCLASS64 || img.Machine != elf.EM_X86_64 {
 		return fmt.Errorf("an ELF for %v, not for x86-64", img.Machine)

@@ -60,12 +60,18 @@ type vsock struct {
 	dialled bool
 }
 
+// maxSocketName is what sun_path holds besides its final zero byte (unix(7)).
+const maxSocketName = 107
+
 // openVsock binds the socket, as PUT /vsock and a load do. The name must be
 // free, and stays behind.
 func (e *Engine) openVsock(v *fcemu.Vsock) error {
 	if e.vsock != nil {
 		e.vsock.close()
 		e.vsock = nil
+	}
+	if len(v.UDSPath) > maxSocketName {
+		return fmt.Errorf("uds_path %q is longer than %d bytes", v.UDSPath, maxSocketName)
 	}
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: v.UDSPath, Net: "unix"})
 	if err != nil {

@@ -1,0 +1,190 @@
+package fidelity
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"slices"
+	"sync"
+	"testing"
+
+	"go.uber.org/goleak"
+)
+
+// original is the variable that names a real firecracker.
+const original = "MICROVM_TEST_FIRECRACKER"
+
+// emulated is the release that the emulator is unless told otherwise.
+const emulated = "1.16.1"
+
+var rerecord = flag.Bool("record", false, "write the answers of the firecracker in "+original+" into testdata")
+
+var emulator string
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	dir, err := os.MkdirTemp("", "fidelity-")
+	if err == nil {
+		emulator, err = build(dir)
+	}
+	code := 1
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "build the emulator:", err)
+	} else {
+		code = m.Run()
+	}
+	os.RemoveAll(dir)
+	if code == 0 {
+		if err := goleak.Find(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			code = 1
+		}
+	}
+	os.Exit(code)
+}
+
+// suitable skips a sequence that this machine can't do.
+func suitable(t *testing.T, s sequence, kvm bool) {
+	t.Helper()
+	if s.net && os.Geteuid() != 0 {
+		t.Skip("a network namespace of its own needs root")
+	}
+	if s.guest && runtime.GOARCH != "amd64" {
+		t.Skip("the tiny guest is for x86-64")
+	}
+	if s.guest && kvm {
+		f, err := os.OpenFile("/dev/kvm", os.O_RDWR, 0)
+		if err != nil {
+			t.Skipf("a guest needs KVM: %v", err)
+		}
+		f.Close()
+	}
+}
+
+func differences(want, got []string, steps []string) []string {
+	if slices.Equal(want, got) {
+		return nil
+	}
+	out := []string{fmt.Sprintf("steps %q", steps)}
+	for i := range max(len(want), len(got)) {
+		w, g := "nothing", "nothing"
+		if i < len(want) {
+			w = want[i]
+		}
+		if i < len(got) {
+			g = got[i]
+		}
+		if w != g {
+			out = append(out, fmt.Sprintf("answer %d: recorded %s\n       got %s", i+1, w, g))
+		}
+	}
+	return out
+}
+
+func TestTheEmulatorAnswersAsTheOriginalDid(t *testing.T) {
+	rec, err := readRecord(emulated)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range all() {
+		t.Run(s.name, func(t *testing.T) {
+			t.Parallel()
+			suitable(t, s, false)
+			diff := differences(rec.Sequences[s.name], run(t, emulator, s), s.steps)
+			why, known := left[s.name]
+			switch {
+			case known && diff == nil:
+				t.Errorf("the emulator no longer differs: drop %q from the list of what is left", why)
+			case !known:
+				for _, d := range diff {
+					t.Error(d)
+				}
+			}
+		})
+	}
+}
+
+func TestEverySequenceHasANameAndARecordOfItsOwn(t *testing.T) {
+	rec, err := readRecord(emulated)
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := map[string]bool{}
+	for _, s := range all() {
+		if seen[s.name] {
+			t.Errorf("two sequences are named %q", s.name)
+		}
+		seen[s.name] = true
+		if rec.Sequences[s.name] == nil {
+			t.Errorf("no answers of %s to %q: make fidelity FIRECRACKER=… RECORD=1", rec.Release, s.name)
+		}
+	}
+	for name := range left {
+		if !seen[name] {
+			t.Errorf("%q is left, but not asked", name)
+		}
+	}
+	for name := range rec.Sequences {
+		if !seen[name] {
+			t.Errorf("answers to %q, which is not asked", name)
+		}
+	}
+	if len(seen) < 400 {
+		t.Errorf("only %d sequences", len(seen))
+	}
+}
+
+var firstLine = regexp.MustCompile(`^Firecracker v(\S+)`)
+
+func TestTheOriginalStillAnswersAsRecorded(t *testing.T) {
+	bin := os.Getenv(original)
+	if bin == "" {
+		t.Skip(original + " names no firecracker")
+	}
+	out, err := exec.Command(bin, "--version").Output()
+	m := firstLine.FindSubmatch(out)
+	if err != nil || m == nil {
+		t.Fatalf("%s --version: %q, %v", bin, out, err)
+	}
+	rec := record{Release: string(m[1]), Sequences: map[string][]string{}}
+	if !*rerecord {
+		if rec, err = readRecord(rec.Release); err != nil {
+			t.Fatalf("%v (RECORD=1 makes it)", err)
+		}
+	}
+	if bin, err = filepath.Abs(bin); err != nil {
+		t.Fatal(err)
+	}
+	var mu sync.Mutex
+	t.Run("sequences", func(t *testing.T) {
+		for _, s := range all() {
+			t.Run(s.name, func(t *testing.T) {
+				t.Parallel()
+				suitable(t, s, true)
+				got := run(t, bin, s)
+				if *rerecord {
+					mu.Lock()
+					defer mu.Unlock()
+					rec.Sequences[s.name] = got
+					return
+				}
+				for _, d := range differences(rec.Sequences[s.name], got, s.steps) {
+					t.Error(d)
+				}
+			})
+		}
+	})
+	if !*rerecord {
+		return
+	}
+	if n := len(all()); len(rec.Sequences) != n {
+		t.Fatalf("only %d of %d sequences could be asked: nothing is recorded", len(rec.Sequences), n)
+	}
+	if err := rec.write(); err != nil {
+		t.Fatal(err)
+	}
+}
