@@ -1,6 +1,14 @@
 package fcapi
 
-import "strings"
+import (
+	"maps"
+	"slices"
+	"strings"
+)
+
+// Endpoints returns all endpoints of the version table, in the notation of Knows
+// and sorted.
+func Endpoints() []string { return slices.Sorted(maps.Keys(endpoints)) }
 
 // Knows reports whether the release v has something of the version table: an
 // endpoint, such as "PUT /pmem/*" with * for the id of a device, a field of its

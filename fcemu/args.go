@@ -45,6 +45,7 @@ func flags(rel release) []flag {
 		{name: "version", help: "Print the version."},
 		{name: "engine", value: true, help: "fcemu: what runs the guest: null, qemu or auto (FCEMU_ENGINE; auto)."},
 		{name: emulateFlag, value: true, fallback: EmulatedVersion, help: "fcemu: the release to emulate, from " + oldestRelease + " to " + newestRelease + " (FCEMU_EMULATE_VERSION)."},
+		{name: faultFlag, value: true, help: "fcemu: faults to have, such as delay=2s:PUT /actions:1 (FCEMU_FAULT)."},
 	}, func(f flag) bool { return !rel.has(f.since) })
 }
 
@@ -123,7 +124,10 @@ func parseArguments(args []string, rel release) (arguments, error) {
 	return a, nil
 }
 
-const emulateFlag = "emulate-version"
+const (
+	emulateFlag = "emulate-version"
+	faultFlag   = "fault"
+)
 
 // emulated finds the release in the command line, whose other flags depend on
 // it.

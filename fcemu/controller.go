@@ -35,8 +35,9 @@ type controller struct {
 	// bootPath is true once a boot-specific resource was asked for, even in
 	// vain: no snapshot can be loaded then.
 	bootPath bool
-	// fatal is set by a failure after which the process must go.
-	fatal string
+	// fatal is set by a failure after which the process must go, once it is
+	// answered.
+	fatal *exit
 }
 
 // handle serves one request, and logs it in the original's words.

@@ -125,3 +125,35 @@ func FuzzState(f *testing.F) {
 		}
 	})
 }
+
+// FuzzFaults: no order of faults is taken that could not be met or has no
+// bounds, and taking it again gives the same.
+func FuzzFaults(f *testing.F) {
+	for _, s := range []string{"", "delay=2s:PUT /actions:1", "drop:/snapshot/load, die=mid:* *", "half-reply:GET /*", "status=404:/drives/*:7", "hang:*", "swallow:PUT /drives/rootfs"} {
+		f.Add(s, "/drives/rootfs")
+	}
+	f.Fuzz(func(t *testing.T, text, path string) {
+		all, err := parseMishaps(text)
+		if err != nil {
+			return
+		}
+		for _, m := range all {
+			if m.delay < 0 || m.delay > maxDelay || m.nth < 0 || m.nth > maxNth || m.kind == "" || !meet(m.path, m.path) {
+				t.Fatalf("%q became %+v", text, m)
+			}
+			again, err := parseMishaps(m.text)
+			if err != nil || len(again) != 1 || *again[0] != *m {
+				t.Fatalf("%q again: %v, %v", m.text, again, err)
+			}
+			if matches(m.path, path) && !meet(m.path, path) {
+				t.Fatalf("%q matches %q, and can't", m.path, path)
+			}
+		}
+		due(all, request{method: "PUT", uri: path})
+		for _, m := range all {
+			if m.seen > 1 {
+				t.Fatalf("%q: counted %d times", m.text, m.seen)
+			}
+		}
+	})
+}

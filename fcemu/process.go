@@ -32,7 +32,10 @@ type Process struct {
 	// EmulateVersion is the release to emulate unless --emulate-version names
 	// another: FCEMU_EMULATE_VERSION. Empty is EmulatedVersion.
 	EmulateVersion string
-	Engines        map[string]Factory
+	// Fault has the faults to have unless --fault names others: FCEMU_FAULT.
+	// See docs/emulator.md.
+	Fault   string
+	Engines map[string]Factory
 	// Auto says which engine "auto" means on this machine.
 	Auto func() (string, error)
 }
@@ -95,9 +98,13 @@ func (p *Process) print(s string) { writeOrDrop(p.Stdout, []byte(s)) }
 
 func (p *Process) run(ctx context.Context, log *logger) error {
 	var args arguments
+	var mishaps []*mishap
 	rel, err := emulated(p.Args, p.EmulateVersion)
 	if err == nil {
 		args, err = parseArguments(p.Args, rel)
+	}
+	if err == nil {
+		mishaps, err = parseMishaps(p.faults(args))
 	}
 	if err != nil {
 		return &exit{exitArguments, "Arguments parsing error: " + err.Error() + "\n\nFor more information try --help.",
@@ -117,7 +124,14 @@ func (p *Process) run(ctx context.Context, log *logger) error {
 	case args.present("describe-snapshot"):
 		return p.describe(args.values["describe-snapshot"])
 	}
-	return p.serve(ctx, log, rel, args)
+	return p.serve(ctx, log, rel, args, mishaps)
+}
+
+func (p *Process) faults(args arguments) string {
+	if text, ok := args.lookup(faultFlag); ok {
+		return text
+	}
+	return p.Fault
 }
 
 // engineText describes the engine that would be used, for --version.
@@ -169,6 +183,7 @@ type settings struct {
 	config, metadata []byte // nil: not given
 	apiSock          string // empty: no API
 	pci, bootTimer   bool
+	mishaps          []*mishap
 	startMetrics     map[string]uint64
 }
 

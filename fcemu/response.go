@@ -7,6 +7,29 @@ type response struct {
 	status     int
 	body       []byte
 	deprecated bool
+	sent       extent
+}
+
+// extent is how much of an answer is sent; after less than all of it the
+// connection is closed. Only faults on demand ask for less.
+type extent byte
+
+const (
+	sentWhole extent = iota
+	sentHalf
+	sentNothing
+)
+
+// cut returns the part of a rendered answer that is sent: half of it is all of
+// the headers and half of the body, where it has one.
+func (r response) cut(out []byte) []byte {
+	switch {
+	case r.sent == sentNothing:
+		return nil
+	case r.body == nil:
+		return out[:len(out)/2]
+	}
+	return out[:len(out)-(len(r.body)+1)/2]
 }
 
 // fullMessage is the bare answer to a connection too many.

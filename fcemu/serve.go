@@ -16,7 +16,7 @@ import (
 const metricsPeriod = 60 * time.Second
 
 // serve runs the API, and the guest behind it, to the end.
-func (p *Process) serve(ctx context.Context, log *logger, rel release, args arguments) error {
+func (p *Process) serve(ctx context.Context, log *logger, rel release, args arguments, mishaps []*mishap) error {
 	m := newMetrics(rel)
 	defer m.close()
 	s, err := p.settle(rel, args, log, m)
@@ -27,6 +27,9 @@ func (p *Process) serve(ctx context.Context, log *logger, rel release, args argu
 		return fail("Engine("+strconv.Quote(err.Error())+")", "No engine: "+err.Error())
 	}
 	writeOrDrop(p.Stderr, []byte("fcemu "+rel.reported()+": this is an emulator of Firecracker (engine: "+s.engine+"), not the original\n"))
+	if s.mishaps = mishaps; len(mishaps) > 0 {
+		writeOrDrop(p.Stderr, []byte("fcemu: faults were ordered: "+p.faults(args)+"\n"))
+	}
 	engine, err := p.Engines[s.engine](EngineOptions{
 		ID: s.id, Stdin: p.Stdin, Stdout: p.Stdout, PCI: s.pci, BootTimer: s.bootTimer,
 		Log: func(l Level, msg string) { log.log(srcEngine, l, "%s", msg) },
@@ -76,7 +79,11 @@ func (c *controller) run(s *settings) error {
 		return fmt.Errorf("eventfd: %w", err)
 	}
 	defer unix.Close(wake)
-	srv, err := newServer(listener, wake, s.maxBody, &c.rel, c.handle)
+	handle := c.handle
+	if len(s.mishaps) > 0 {
+		handle = c.troubled(s.mishaps)
+	}
+	srv, err := newServer(listener, wake, s.maxBody, &c.rel, handle)
 	if err != nil {
 		return err
 	}
@@ -167,14 +174,14 @@ func (c *controller) loop(srv *server, ends <-chan End) error {
 		if c.state == running { // the timer of a paused guest waits
 			deadline = due
 		}
-		woken, err := srv.serveOnce(deadline, func() bool { return c.fatal != "" })
+		woken, err := srv.serveOnce(deadline, func() bool { return c.fatal != nil })
 		if err != nil {
 			return err
 		}
 		switch {
-		case c.fatal != "":
+		case c.fatal != nil:
 			srv.flush()
-			return fail("RunWithApi(BuildMicroVmError("+c.fatal+"))", "RunWithApiError error: Failed to build MicroVM: Loading snapshot failed.")
+			return c.fatal
 		case woken:
 			srv.flush()
 			select {

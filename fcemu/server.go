@@ -31,6 +31,7 @@ type conn struct {
 	out     [][]byte
 	writing bool // waits for EPOLLOUT, not for EPOLLIN
 	closed  bool
+	ending  bool // to be closed as soon as out is written
 }
 
 type pendingRequest struct {
@@ -122,7 +123,7 @@ func (s *server) serveOnce(deadline time.Time, stop func() bool) (woken bool, er
 	}
 	for _, p := range pending {
 		r := s.handle(p.req)
-		s.respond(p.conn, r.render("HTTP/1.1"))
+		s.answer(p.conn, r)
 		if stop() {
 			break
 		}
@@ -197,8 +198,21 @@ func (s *server) read(c *conn) []pendingRequest {
 	return pending
 }
 
+func (s *server) answer(c *conn, r response) {
+	out := r.render("HTTP/1.1")
+	if r.sent == sentWhole {
+		s.respond(c, out)
+		return
+	}
+	if out = r.cut(out); len(out) > 0 {
+		s.respond(c, out)
+	}
+	c.ending = true
+	c.closed = c.closed || len(c.out) == 0
+}
+
 func (s *server) respond(c *conn, bytes []byte) {
-	if c.closed {
+	if c.closed || c.ending {
 		return
 	}
 	c.out = append(c.out, bytes)
@@ -226,6 +240,10 @@ func (s *server) write(c *conn) {
 	c.out = c.out[1:]
 	if len(c.out) == 0 {
 		c.out, c.writing = nil, false
+		if c.ending {
+			c.closed = true
+			return
+		}
 		if s.ctl(unix.EPOLL_CTL_MOD, c.fd, unix.EPOLLIN) != nil {
 			c.closed = true
 		}

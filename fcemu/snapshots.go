@@ -33,7 +33,7 @@ func (c *controller) loadSnapshot(p SnapshotLoad) *fault {
 		return refuse("Load snapshot error: Loading a microVM snapshot not allowed after configuring boot-specific resources.")
 	}
 	if err := c.restore(p); err != nil {
-		c.fatal = "Restore"
+		c.fatal = notLoaded("Restore")
 		return engineFault("Load snapshot error: Failed to restore from snapshot", err)
 	}
 	if !p.ResumeVM {
@@ -41,11 +41,15 @@ func (c *controller) loadSnapshot(p SnapshotLoad) *fault {
 		return nil
 	}
 	if err := c.engine.Resume(c.ctx); err != nil {
-		c.fatal = "Resume"
+		c.fatal = notLoaded("Resume")
 		return engineFault("Load snapshot error: Failed to resume microVM", err)
 	}
 	c.state = running
 	return nil
+}
+
+func notLoaded(step string) *exit {
+	return fail("RunWithApi(BuildMicroVmError("+step+"))", "RunWithApiError error: Failed to build MicroVM: Loading snapshot failed.")
 }
 
 func (c *controller) restore(p SnapshotLoad) error {

@@ -23,6 +23,7 @@ func main() {
 		Args: os.Args[1:], Stdin: 0, Stdout: 1, Stderr: 2,
 		Engine:         os.Getenv("FCEMU_ENGINE"),
 		EmulateVersion: os.Getenv("FCEMU_EMULATE_VERSION"),
+		Fault:          os.Getenv("FCEMU_FAULT"),
 		Engines: map[string]fcemu.Factory{
 			"null": func(o fcemu.EngineOptions) (fcemu.Engine, error) {
 				<-ready // an engine is made before the API listens
