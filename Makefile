@@ -7,6 +7,8 @@
 #   make fidelity FIRECRACKER=path   hold fcemu against a real Firecracker (RECORD=1: record its answers)
 #   make lint    gofmt, vet for all platforms, staticcheck
 #   make fuzz    each fuzz target for FUZZTIME
+#   make bench   speed beside peers, into bench/samples; FIRECRACKER=path measures
+#                a real one, too (docs/performance.md)
 #
 # On Debian and Ubuntu missing packages are installed (scripts/setup.sh).
 
@@ -19,7 +21,7 @@ export PATH := $(CURDIR)/build/go/bin:$(PATH)
 FUZZTIME ?= 10s
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-.PHONY: build guest demo test fidelity lint fuzz clean setup-build setup-demo setup-test
+.PHONY: build guest demo test fidelity lint fuzz bench clean setup-build setup-demo setup-test
 .NOTPARALLEL:
 
 build: setup-build
@@ -42,6 +44,11 @@ lint: setup-build
 
 fuzz: setup-build
 	scripts/fuzz.sh $(FUZZTIME)
+
+# The samples of the emulator and of each VMM that is given.
+bench: setup-build
+	CGO_ENABLED=0 go build -trimpath -o build/fcemu ./cmd/fcemu
+	cd bench && go build -o ../build/bench . && ../build/bench -fcemu ../build/fcemu -firecracker "$(FIRECRACKER)"
 
 setup-build setup-demo setup-test: setup-%:
 	scripts/setup.sh $*

@@ -27,4 +27,5 @@ CGO_ENABLED=1 go test -race -timeout 10m $racy || failed=1
 say "without"
 # shellcheck disable=SC2086
 go test -timeout 10m $rest || failed=1
+(cd bench && go test ./...) || failed=1
 exit $failed

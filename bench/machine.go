@@ -1,0 +1,113 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"runtime/debug"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// circumstances notes what the numbers depend on.
+func circumstances(s *samples, set setting, name string, peer bool) error {
+	vmm, err := set.version()
+	if err != nil {
+		return err
+	}
+	s.says("goos", runtime.GOOS)
+	s.says("goarch", runtime.GOARCH)
+	s.says("pkg", "github.com/tangle-network/microvm/bench")
+	s.says("cpu", cpu())
+	s.says("on", name)
+	s.says("vmm", vmm)
+	s.says("machine", fmt.Sprintf("%d CPUs, %s of memory, Linux %s", runtime.NumCPU(), memory(), kernel()))
+	s.says("disk", disk(set.dir))
+	s.says("go", runtime.Version())
+	s.says("commit", commit())
+	s.says("date", time.Now().UTC().Format("2006-01-02 15:04 UTC"))
+	if peer {
+		s.says("peer", "fctools 0.6.0")
+	} else {
+		s.says("peer", "skipped")
+	}
+	return nil
+}
+
+func cpu() string {
+	b, _ := os.ReadFile("/proc/cpuinfo") // without it the model is not known
+	for _, key := range []string{"model name", "CPU implementer"} {
+		if _, rest, ok := bytes.Cut(b, []byte("\n"+key)); ok {
+			line, _, _ := bytes.Cut(rest, []byte("\n"))
+			return strings.TrimLeft(string(line), "\t :")
+		}
+	}
+	return "unknown"
+}
+
+func memory() string {
+	var in unix.Sysinfo_t
+	if unix.Sysinfo(&in) != nil {
+		return "unknown"
+	}
+	return fmt.Sprintf("%.0f GiB", float64(in.Totalram)*float64(in.Unit)/(1<<30))
+}
+
+func kernel() string {
+	var u unix.Utsname
+	if unix.Uname(&u) != nil {
+		return "unknown"
+	}
+	release, _, _ := strings.Cut(unix.ByteSliceToString(u.Release[:]), "-")
+	return release
+}
+
+// disk is the kind of file system that the state directories are on.
+func disk(dir string) string {
+	var st unix.Statfs_t
+	if err := unix.Statfs(dir, &st); err != nil {
+		return "unknown"
+	}
+	for magic, name := range map[int64]string{unix.EXT4_SUPER_MAGIC: "ext4", unix.XFS_SUPER_MAGIC: "xfs", unix.BTRFS_SUPER_MAGIC: "btrfs", unix.TMPFS_MAGIC: "tmpfs"} {
+		if int64(st.Type) == magic {
+			return name
+		}
+	}
+	return fmt.Sprintf("file system %#x", st.Type)
+}
+
+// commit is what was measured. "go run" stamps no version: git is asked.
+func commit() string {
+	if in, ok := debug.ReadBuildInfo(); ok {
+		for _, kv := range in.Settings {
+			if kv.Key == "vcs.revision" {
+				return kv.Value[:min(12, len(kv.Value))]
+			}
+		}
+	}
+	out, err := exec.Command("git", "describe", "--always", "--dirty", "--abbrev=12").Output()
+	if err != nil {
+		return "unknown"
+	}
+	return strings.TrimSpace(string(out))
+}
+
+// save puts the samples into a file, whole or not at all.
+func (s *samples) save(path string) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
+	var b bytes.Buffer
+	for _, c := range s.config {
+		fmt.Fprintf(&b, "%s: %s\n", c.key, c.value)
+	}
+	for _, l := range s.lines {
+		fmt.Fprintln(&b, l)
+	}
+	return os.WriteFile(path, b.Bytes(), 0o644)
+}

@@ -1,0 +1,175 @@
+package main
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+)
+
+// page is docs/performance.md. on are the samples of each VMM, in order.
+func page(on []*samples) string {
+	var b strings.Builder
+	b.WriteString(pageHead)
+	for _, s := range on {
+		fmt.Fprintf(&b, "\n## On %s\n\n%s\n", s.about("vmm"), pageCircumstances(s))
+		b.WriteString(pageDuels(s))
+		b.WriteString(pageSafety(s))
+		b.WriteString(pageFleet(s))
+	}
+	return b.String()
+}
+
+const pageHead = `# Performance: beside peers, and with many VMs
+
+<!-- Made of bench/samples by: cd bench && go test -run Page . -update. Do not edit. -->
+
+How fast the provider is, beside a floor and a peer, on one machine and in one run.
+Numbers of another machine differ; the ratios should not by much.
+
+- **provider**: ` + "`CreateVM` and `StartVM`, `StopVM` and `DestroyVM`" + `, as an operator's program
+  calls them, with all that belongs to them: a record that survives a power cut and a
+  crash at any instruction, a lock that several programs share, a process that outlives
+  the program, its identity proven, its console and log bounded.
+- **floor**: the least that a program can do: spawn the VMM, connect, send the same
+  requests over one connection, later pause, SIGTERM, wait and remove the directory.
+  Nothing of it survives anything.
+- **fctools**: the Rust crate fctools 0.6.0 (` + "`Vm::prepare`, `start`, `shutdown`, `cleanup`" + `) in a
+  release build. It keeps no record, and asks the API without a pause until it answers.
+
+All run the same guest (a few hundred bytes, see internal/tinyguest; the emulator's null
+engine runs none) with 1 vCPU, 128 MiB and a read-only root disk. They take turns, one
+after the other in each round, so that what the machine does besides hits all alike.
+
+To measure anew, in under 6 minutes on a quiet machine, and to make this page of it:
+
+` + "```" + `
+make bench FIRECRACKER=/path/to/firecracker
+cd bench && go test -run Page . -update
+` + "```" + `
+
+Without ` + "`FIRECRACKER`" + ` only the emulator is measured, without cargo the peer is left out;
+both are said in one line. The samples in bench/samples are in the format of Go's
+benchmarks, one line each: ` + "`benchstat -col /by bench/samples/firecracker.txt`" + ` compares them.
+`
+
+func pageCircumstances(s *samples) string {
+	return fmt.Sprintf("%s; %s; %s; %s; commit %s, %s; peer: %s.\n",
+		s.about("cpu"), s.about("machine"), s.about("disk"), s.about("go"), s.about("commit"), s.about("date"), s.about("peer"))
+}
+
+// half and most of the samples are at or below these, in milliseconds.
+func ms(s *samples, q float64, name string, pairs ...any) float64 {
+	return quantile(s.all(title(name, pairs...), "ns/op"), q) / 1e6
+}
+
+// The goals of the comparison.
+const (
+	goalLatency    = 1.10 // of the floor, at most
+	goalThroughput = 0.90 // of the better of the two, at least
+)
+
+func pageDuels(s *samples) string {
+	by := []string{"provider", "floor"}
+	if len(s.all(title("CreateStart", "at", 1, "by", "fctools"), "ns/op")) > 0 {
+		by = append(by, "fctools")
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "One at a time, milliseconds, median (and 90th percentile) of %d:\n\n", len(s.all(title("CreateStart", "at", 1, "by", "provider"), "ns/op")))
+	head := "| | " + strings.Join(by, " | ") + " | of the floor |"
+	if len(by) > 2 {
+		head += " of fctools |"
+	}
+	head += " goal |\n" + strings.Repeat("| --- ", strings.Count(head, "|")-1) + "| --- |\n"
+	b.WriteString(head)
+	for _, what := range []struct{ name, says string }{{"CreateStart", "create and start"}, {"StopDestroy", "stop and destroy"}} {
+		fmt.Fprintf(&b, "| %s |", what.says)
+		at := map[string]float64{}
+		for _, who := range by {
+			at[who] = ms(s, 0.5, what.name, "at", 1, "by", who)
+			fmt.Fprintf(&b, " %.2f (%.1f) |", at[who], ms(s, 0.9, what.name, "at", 1, "by", who))
+		}
+		ratio := at["provider"] / at["floor"]
+		fmt.Fprintf(&b, " %.2f |", ratio)
+		met := ratio <= goalLatency
+		if len(by) > 2 {
+			r := at["provider"] / at["fctools"]
+			fmt.Fprintf(&b, " %.2f |", r)
+			met = met && r <= 1
+		}
+		fmt.Fprintf(&b, " %s |\n", goal(met, fmt.Sprintf("≤ %.2f, ≤ 1", goalLatency)))
+	}
+	fmt.Fprintf(&b, "\n50 at a time, VMs per second, median of %d:\n\n", len(s.all(title("CreateStart", "at", 50, "by", "provider"), "ns/op")))
+	b.WriteString("| | " + strings.Join(by, " | ") + " | of the better | goal |\n" + strings.Repeat("| --- ", len(by)+3) + "|\n")
+	for _, what := range []struct{ name, says string }{{"CreateStart", "create and start"}, {"StopDestroy", "stop and destroy"}} {
+		fmt.Fprintf(&b, "| %s |", what.says)
+		at := map[string]float64{}
+		for _, who := range by {
+			at[who] = 1000 / ms(s, 0.5, what.name, "at", 50, "by", who)
+			fmt.Fprintf(&b, " %.0f |", at[who])
+		}
+		ratio := at["provider"] / math.Max(at["floor"], at["fctools"])
+		fmt.Fprintf(&b, " %.2f | %s |\n", ratio, goal(ratio >= goalThroughput, fmt.Sprintf("≥ %.2f", goalThroughput)))
+	}
+	return b.String()
+}
+
+func goal(met bool, what string) string {
+	if met {
+		return what + ": met"
+	}
+	return what + ": **not met**"
+}
+
+// pageSafety is what the difference to the floor buys.
+func pageSafety(s *samples) string {
+	file, name := ms(s, 0.5, "Piece", "sync", "file"), ms(s, 0.5, "Piece", "sync", "name")
+	return fmt.Sprintf(`
+What a durable record costs on this disk: %.2f ms for its contents (fdatasync) and %.2f ms
+for its name (rename and fsync of the directory), median of %d. Each verb writes one before it returns.
+`, file, name, len(s.all(title("Piece", "sync", "file"), "ns/op")))
+}
+
+// sizes are the numbers that a benchmark's names end with, in order.
+func (s *samples) sizes(name, key string) []int {
+	var ns []int
+	for _, l := range s.lines {
+		var n int
+		if _, err := fmt.Sscanf(l.name, title(name, key, "%d"), &n); err == nil && !slices.Contains(ns, n) {
+			ns = append(ns, n)
+		}
+	}
+	slices.Sort(ns)
+	return ns
+}
+
+func pageFleet(s *samples) string {
+	running := s.sizes("Open", "running")
+	if len(running) == 0 {
+		return ""
+	}
+	var b strings.Builder
+	b.WriteString("\n### Many VMs\n\nQueries, milliseconds, median. A record that was read is kept in memory until it changes.\n\n| VMs | state | Open | ListVMs | of it for one VM, µs | GetVM |\n| --- | --- | --- | --- | --- | --- |\n")
+	for _, state := range []string{"stopped", "running"} {
+		for _, n := range s.sizes("ListVMs", state) {
+			list := ms(s, 0.5, "ListVMs", state, n)
+			fmt.Fprintf(&b, "| %d | %s | %.1f | %.2f | %.0f | %.3f |\n", n, state, ms(s, 0.5, "Open", state, n), list, list*1000/float64(n), ms(s, 0.5, "GetVM", state, n))
+		}
+	}
+	most := running[len(running)-1]
+	open := ms(s, 0.5, "Open", "running", most)
+	fmt.Fprintf(&b, "\nOpening a state directory with %d running VMs adopts all of them: %.0f ms, median of %d (goal 1,000 in 500 ms: %s).\n",
+		most, open, len(s.all(title("Open", "running", most), "ns/op")), goal(most >= 1000 && open <= 500, "≤ 500 ms"))
+	if most < 1000 {
+		fmt.Fprintf(&b, "More than %d emulators did not fit into this machine's memory.\n", most)
+	}
+	b.WriteString("\nWhat one VM costs the operator's program, at " + fmt.Sprint(most) + " VMs:\n\n| | memory, KiB | goroutines | descriptors |\n| --- | --- | --- | --- |\n")
+	for _, how := range []struct{ name, says string }{{"made", "made by it"}, {"adopted", "adopted by it"}} {
+		name := title("Footprint", how.name, most)
+		fmt.Fprintf(&b, "| %s | %.1f | %.2f | %.2f |\n", how.says, quantile(s.all(name, "B/vm"), 0.5)/1024, quantile(s.all(name, "goroutines/vm"), 0.5), quantile(s.all(name, "descriptors/vm"), 0.5))
+	}
+	b.WriteString("| goal | < 64 | ≤ 1 | ≤ 4 |\n")
+	fmt.Fprintf(&b, "\nDestroying a running VM until its process, its sockets and its files are seen to be gone: %.2f ms one at a time (median of %d), %.2f ms for each of 50 at a time.\n",
+		ms(s, 0.5, "DestroyToClean", "at", 1), len(s.all(title("DestroyToClean", "at", 1), "ns/op")), ms(s, 0.5, "DestroyToClean", "at", 50))
+	return b.String()
+}
