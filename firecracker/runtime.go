@@ -95,6 +95,9 @@ func Open(ctx context.Context, cfg Config) (*Runtime, error) {
 	for _, a := range report.SetAside {
 		cfg.Log.Error("a VM's record can't be used", "path", a.Path, "err", a.Err)
 	}
+	if len(report.Deferred) > 0 {
+		cfg.Log.Error("more has been cut off than one recovery may repair: look why, then call Recover again", "left", report.Deferred)
+	}
 	if cfg.TombstoneRetention > 0 {
 		if _, err := r.Prune(ctx, time.Now().Add(-cfg.TombstoneRetention)); err != nil {
 			cfg.Log.Warn("old tombstones stay", "err", err)

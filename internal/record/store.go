@@ -215,7 +215,11 @@ func (s *Store) acquire(ctx context.Context, dir *os.File, wait bool) (release f
 		return nil, err
 	}
 	return func() {
-		lock.Close() // and with it the flock
+		// Said aloud, not left to the close: a child that is being started holds
+		// a copy of the descriptor until its exec. It can't fail for a descriptor
+		// that is open.
+		_ = unix.Flock(int(lock.Fd()), unix.LOCK_UN)
+		lock.Close()
 		<-k.sem
 		drop()
 	}, nil

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -16,17 +17,22 @@ type recoverer interface {
 }
 
 func (a *app) recoverCommand() *cobra.Command {
-	var o firecracker.RecoverOptions
+	o := firecracker.RecoverOptions{Repairs: firecracker.DefaultRepairs}
 	cmd := &cobra.Command{
 		Use:   "recover",
 		Short: "Mend what a crash has left, and say what can't be mended",
 		Long: `Finish or take back what was cut off by a crash, and say which VMs run, which
 another program is working on, and which can't be used and why. Every command
 does the mending at its start; this one tells what it has found and done. Records
-that can't be read are left where they are. The exit code is 1 when something is
-left that needs you.`,
+that can't be read are left where they are. Of destructive repairs (taking back a
+creation, finishing a destroy, ending a VMM that no record names) one run makes at
+most --max; the others are left to the next run. The exit code is 1 when something
+is left that needs you.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if o.Repairs == 0 {
+				return &usageError{errors.New("--max 0: give 1 or more, or -1 for any number; --dry-run changes nothing")}
+			}
 			a.noRecovery = true // at the start: it would leave nothing to tell
 			return a.with(cmd.Context(), func(rt runtime) error {
 				r, err := need[recoverer](rt, "recovery")
@@ -42,6 +48,7 @@ left that needs you.`,
 		},
 	}
 	cmd.Flags().BoolVar(&o.DryRun, "dry-run", false, "tell what would be done, and change nothing")
+	cmd.Flags().IntVar(&o.Repairs, "max", o.Repairs, "destructive repairs that may be made; -1: any number")
 	return cmd
 }
 
@@ -53,7 +60,7 @@ func (a *app) printRecovery(r firecracker.Report) error {
 	} else if err := a.printRecoveryText(r); err != nil {
 		return err
 	}
-	if len(r.SetAside) > 0 {
+	if len(r.SetAside)+len(r.Deferred) > 0 {
 		return &codeError{code: exitFailure}
 	}
 	return nil
@@ -69,6 +76,7 @@ func (a *app) printRecoveryText(r firecracker.Report) error {
 		{"finished", r.Finished},
 		{"taken back", r.RolledBack},
 		{"in another program's hands", r.Busy},
+		{"left to the next run (--max)", r.Deferred},
 	} {
 		if len(part.ids) > 0 {
 			fmt.Fprintf(&b, "%s: %s\n", part.what, printableLine(strings.Join(part.ids, " ")))
