@@ -5,6 +5,7 @@
 #   make build   bin/microvm, bin/fcemu, bin/microvm-init
 #   make guest   build/guest: a kernel, an initrd and a root disk, from Debian
 #   make fidelity FIRECRACKER=path   hold fcemu against a real Firecracker (RECORD=1: record its answers)
+#   make test-real FIRECRACKER=path [JAILER=path]   run the tests against a real Firecracker
 #   make lint    gofmt, vet for all platforms, staticcheck
 #   make fuzz    each fuzz target for FUZZTIME
 #   make bench   speed beside peers, into bench/samples; FIRECRACKER=path measures
@@ -21,7 +22,7 @@ export PATH := $(CURDIR)/build/go/bin:$(PATH)
 FUZZTIME ?= 10s
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-.PHONY: build guest demo test fidelity lint fuzz bench clean setup-build setup-demo setup-test
+.PHONY: build guest demo test fidelity test-real lint fuzz bench clean setup-build setup-demo setup-test
 .NOTPARALLEL:
 
 build: setup-build
@@ -38,6 +39,10 @@ test: setup-test lint guest
 
 fidelity: setup-build
 	RECORD=$(RECORD) scripts/fidelity.sh "$(FIRECRACKER)"
+
+# Without FIRECRACKER nothing is installed or built: the script says what is missing.
+test-real: $(if $(FIRECRACKER),setup-test guest)
+	@scripts/test-real.sh "$(FIRECRACKER)" "$(JAILER)"
 
 lint: setup-build
 	scripts/lint.sh $(STATICCHECK)

@@ -40,6 +40,7 @@ var imports = map[string]struct{ ours, others []string }{
 
 	"image/internal/decompress": {nil, unpackers},
 	"internal/tinyguest":        {nil, none},
+	"internal/testreal":         {[]string{"vmm"}, linux},
 
 	"fcemu":            {[]string{"fcapi"}, linux},
 	"fcemu/fidelity":   {nil, none},

@@ -292,13 +292,17 @@ func mustGet(t testing.TB, r *Runtime, id string) microvm.View {
 	return v
 }
 
+// patience is for what takes moments on a quiet machine, and can take much longer
+// on a busy one or in a host that is itself emulated.
+const patience = 2 * time.Minute
+
 // eventually waits for what another process or goroutine brings about.
 func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	end := time.Now().Add(20 * time.Second)
+	end := time.Now().Add(patience)
 	for !ok() {
 		if time.Now().After(end) {
-			t.Fatalf("not within 20 s: %s", what)
+			t.Fatalf("not within %v: %s", patience, what)
 		}
 		time.Sleep(2 * time.Millisecond)
 	}
