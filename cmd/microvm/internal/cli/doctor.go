@@ -62,8 +62,8 @@ func (a *app) examine(ctx context.Context) (doctor.Report, error) {
 			}
 			return path, ok
 		},
-		VMM:    vmm,
-		Engine: choice.engine,
+		VMM: vmm,
+		Env: host.Env,
 	}), nil
 }
 

@@ -36,10 +36,10 @@ type Options struct {
 	GuestDirs []string
 	// Find returns the path of a program.
 	Find func(name string) (string, bool)
-	// VMM is the VMM that commands would use, empty if there is none; Engine is
-	// what fcemu is told, empty for its default.
-	VMM    string
-	Engine string
+	// VMM is the VMM that commands would use, empty if there is none; Env is the
+	// environment that they give it, where fcemu finds its engine and its release.
+	VMM string
+	Env []string
 }
 
 // VMM is the one that commands would use.

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 
@@ -41,7 +42,7 @@ func examineVMMs(ctx context.Context, o Options, kvm KVM) (*VMM, []Check) {
 	if o.VMM == "" {
 		return nil, checks
 	}
-	b, err := vmm.Probe(ctx, o.VMM)
+	b, err := vmm.Probe(ctx, o.VMM, o.Env...)
 	if err != nil {
 		return nil, append(checks, Check{Name: "chosen VMM", Status: Missing, Detail: err.Error(), For: "everything", Remedy: "name a working one by --firecracker or MICROVM_FIRECRACKER_BIN"})
 	}
@@ -51,7 +52,7 @@ func examineVMMs(ctx context.Context, o Options, kvm KVM) (*VMM, []Check) {
 		checks = append(checks, c)
 	}
 	if b.Emulator {
-		v.Engine = o.Engine
+		v.Engine = o.variable("FCEMU_ENGINE")
 		if v.Engine == "" || v.Engine == "auto" {
 			v.Engine = engineNull
 			if qemu.Status == OK {
@@ -60,6 +61,16 @@ func examineVMMs(ctx context.Context, o Options, kvm KVM) (*VMM, []Check) {
 		}
 	}
 	return v, checks
+}
+
+// variable is what the VMM finds in its environment.
+func (o Options) variable(name string) string {
+	for _, e := range slices.Backward(o.Env) {
+		if value, ok := strings.CutPrefix(e, name+"="); ok {
+			return value
+		}
+	}
+	return ""
 }
 
 // findJailer looks for the jailer beside the VMM. One of another release is told
