@@ -2,6 +2,7 @@ package firecracker
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -67,12 +68,15 @@ func (o *op) capture(m *machine) (captured, error) {
 	case o.wholeDiff:
 		kind = fcapi.SnapshotDiff
 	}
+	o.writing = true
 	err := o.sendOne(o.ctx, m, fcapi.CreateSnapshotRequest(fcapi.SnapshotCreate{
 		SnapshotType: kind,
 		SnapshotPath: filepath.Join(draftName, stateFile),
 		MemFilePath:  filepath.Join(draftName, memory),
-	}), transferTimeout(o.Rec.Spec.MemoryMiB))
+	}), o.r.transferTimeout(o.Rec.Spec.MemoryMiB))
 	o.saved = err == nil
+	var refused *fcapi.Error
+	o.writing = err != nil && !errors.As(err, &refused)
 	return c, err
 }
 

@@ -74,6 +74,9 @@ type Config struct {
 	// emulatedDefects gives the emulator the defects of the release that it
 	// emulates, for tests.
 	emulatedDefects bool
+	// transferBase is what a snapshot's creation or load may take whatever its
+	// size; default 1 min. Tests have less.
+	transferBase time.Duration
 }
 
 // DefaultBootArgs makes the serial port the console, and a reboot or a panic end
@@ -118,6 +121,7 @@ func (c Config) withDefaults() (Config, error) {
 	set(&c.SocketReadyTimeout, 5*time.Second)
 	set(&c.ShutdownGrace, 10*time.Second)
 	set(&c.TermGrace, time.Second)
+	set(&c.transferBase, time.Minute)
 	set(&c.TombstoneRetention, 7*24*time.Hour)
 	if c.Binary == "" {
 		c.Binary = "firecracker"

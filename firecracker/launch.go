@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -75,7 +76,7 @@ func (o *op) describe(m *machine) (release, error) {
 	defer cancel()
 	info, err := m.client(o.run(apiSocket)).Describe(ctx)
 	if err != nil {
-		return release{}, o.explain(m, err)
+		return release{}, o.explain(m, err, o.r.cfg.APITimeout)
 	}
 	if info.ID != o.uid() {
 		return release{}, fmt.Errorf("%w: the process at %s is %.80q, not %q", microvm.ErrHost, apiSocket, info.ID, o.uid())
@@ -214,16 +215,24 @@ func (o *op) sendOne(ctx context.Context, m *machine, q fcapi.Request, timeout t
 		c.CheckVersion(l.Version)
 	}
 	if err := c.Do(ctx, q, nil); err != nil {
-		return o.explain(m, unsupported(err))
+		return o.explain(m, unsupported(err), timeout)
 	}
 	return nil
 }
 
-// explain adds the end of the process to the error of a call that it cut off: a
-// VMM that can't load a snapshot answers, or not, and ends.
-func (o *op) explain(m *machine, err error) error {
+// muteError is a call that the VMM has not answered in this time.
+type muteError time.Duration
+
+func (e muteError) Error() string { return "no answer within " + time.Duration(e).String() }
+
+var errHungUp = errors.New("the VMM closed the connection")
+
+// explain adds to the error of a call what the VMM did: it ended (one that can't
+// load a snapshot answers, or not, and ends), hung up, or said nothing in time.
+func (o *op) explain(m *machine, err error, timeout time.Duration) error {
 	var conn *fcapi.ConnError
-	if errors.As(err, &conn) && o.ctx.Err() == nil {
+	late := errors.Is(err, context.DeadlineExceeded)
+	if errors.As(err, &conn) && !late && o.ctx.Err() == nil {
 		t := time.NewTimer(200 * time.Millisecond)
 		defer t.Stop()
 		select {
@@ -231,9 +240,14 @@ func (o *op) explain(m *machine, err error) error {
 		case <-t.C:
 		}
 	}
-	if m.dead() {
+	switch {
+	case m.dead():
 		st, known := m.proc.Exit()
-		return errors.Join(err, &vmm.ExitedError{PID: m.proc.PID(), Status: st, Known: known})
+		return fmt.Errorf("%w: %w", err, &vmm.ExitedError{PID: m.proc.PID(), Status: st, Known: known})
+	case late && o.ctx.Err() == nil:
+		return fmt.Errorf("%w: %w", err, muteError(timeout))
+	case conn != nil && (errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, unix.EPIPE) || errors.Is(err, unix.ECONNRESET)):
+		return fmt.Errorf("%w: %w", err, errHungUp)
 	}
 	return err
 }
@@ -290,6 +304,6 @@ func (o *op) adoptLaunched(l *launched, booted bool) {
 
 // transferTimeout bounds a snapshot's creation or load: a slow disk may write 10
 // MiB/s only.
-func transferTimeout(memoryMiB int) time.Duration {
-	return time.Minute + time.Duration(memoryMiB)*100*time.Millisecond
+func (r *Runtime) transferTimeout(memoryMiB int) time.Duration {
+	return r.cfg.transferBase + time.Duration(memoryMiB)*100*time.Millisecond
 }

@@ -203,6 +203,8 @@ func (s step) run(ctx context.Context, r *Runtime) error {
 		return r.DeleteSnapshot(ctx, s.ID, s.Other)
 	case "destroy":
 		return r.DestroyVM(ctx, s.ID)
+	case "fork":
+		return r.ForkVM(ctx, s.ID, s.Other)
 	case "rename":
 		return r.RenameVM(ctx, s.ID, s.Other)
 	}
@@ -395,7 +397,11 @@ func leftoversNow(stateDir string) []string {
 			left = append(left, "process "+p+" in "+cwd)
 		}
 	}
-	err = filepath.WalkDir(stateDir, func(path string, d os.DirEntry, err error) error {
+	return append(left, filesLeft(stateDir)...)
+}
+
+func filesLeft(stateDir string) (left []string) {
+	err := filepath.WalkDir(stateDir, func(path string, d os.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}

@@ -32,6 +32,8 @@ type op struct {
 	// saved says that the guest's devices were saved since it stands still, or
 	// come from a snapshot: see resetVsock.
 	saved bool
+	// writing says that the VMM may be at a snapshot.
+	writing bool
 	// undead says that a VMM could not be ended.
 	undead bool
 	// log and console are the evidence for an error, read before the undo removes
@@ -124,8 +126,14 @@ func (o *op) commit() error {
 // fail takes back what the verb did and puts the evidence together.
 func (o *op) fail(err error) error {
 	o.gather()
-	if uerr := o.undo.run(); uerr != nil {
+	stage := o.stage // the undo has stages, too
+	uerr := o.undo.run()
+	o.stage = stage
+	if uerr != nil {
 		err = errors.Join(err, fmt.Errorf("clean up: %w", uerr))
+		if in := o.Intent; in != nil && in.Verb == o.verb && (in.PausedByUs || in.Verb == "stop") {
+			o.r.recoverLater(o.ID) // the guest may stand still
+		}
 	} else if o.Intent != nil && o.Rec != nil && !o.forward {
 		if cerr := o.ClearIntent(); cerr != nil {
 			err = errors.Join(err, cerr)
@@ -181,7 +189,10 @@ func advice(err error) (retry bool, remedy string) {
 	var exited *vmm.ExitedError
 	var fault *fcapi.Error
 	var conn *fcapi.ConnError
+	var mute muteError
 	switch {
+	case errors.As(err, &mute):
+		return true, "the VMM is slow or stands still: its log may say why; a longer APITimeout (MICROVM_API_TIMEOUT_MS) gives it time, destroying the VM ends it"
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return true, ""
 	case errors.Is(err, fcapi.ErrUnsupported):
@@ -190,6 +201,8 @@ func advice(err error) (retry bool, remedy string) {
 		return false, "see the VMM's log"
 	case errors.As(err, &fault), errors.Is(err, microvm.ErrInvalidSpec):
 		return false, ""
+	case errors.Is(err, errHungUp):
+		return true, "the VMM's log may say why; destroying the VM ends it"
 	case errors.As(err, &conn):
 		return true, ""
 	}

@@ -207,12 +207,16 @@ func (o *op) askState(in record.Intent) error {
 		o.hibernated()
 		return nil
 	}
-	// It may be writing a snapshot still, and answers behind it.
-	ctx, cancel := context.WithTimeout(o.ctx, transferTimeout(o.Rec.Spec.MemoryMiB))
+	timeout := o.r.cfg.APITimeout
+	if in.PausedByUs || in.Mode == microvm.StopModeHibernate {
+		// It may be writing a snapshot still, and answers behind it.
+		timeout = o.r.transferTimeout(o.Rec.Spec.MemoryMiB)
+	}
+	ctx, cancel := context.WithTimeout(o.ctx, timeout)
 	defer cancel()
 	info, err := m.client(o.run(apiSocket)).Describe(ctx)
 	if err != nil {
-		return o.explain(m, err)
+		return o.explain(m, err, timeout)
 	}
 	status := o.Rec.Status
 	switch {

@@ -270,7 +270,7 @@ func (o *op) load(wrote release, from *microvm.RestoreFrom, spawned failpoint) (
 	if err := o.send(l.machine, processRequests(s, l.release, o.r.cfg.SerialBytesPerSecond)...); err != nil {
 		return nil, err
 	}
-	if err := o.sendOne(o.ctx, l.machine, loadRequest(s, from, l.release), transferTimeout(s.MemoryMiB)); err != nil {
+	if err := o.sendOne(o.ctx, l.machine, loadRequest(s, from, l.release), o.r.transferTimeout(s.MemoryMiB)); err != nil {
 		if wrote.text != l.text {
 			err = fmt.Errorf("the snapshot was written by %s, this VMM is %s: %w", wrote, l.release, err)
 		}
@@ -297,7 +297,7 @@ func (o *op) assertOwnFiles(m *machine) error {
 	entries, err := os.ReadDir(fds)
 	if err != nil {
 		if m.dead() {
-			return o.explain(m, err)
+			return o.explain(m, err, 0)
 		}
 		if errors.Is(err, os.ErrPermission) {
 			// A VMM with capabilities that this program has not: it can't be looked

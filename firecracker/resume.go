@@ -26,13 +26,17 @@ func (o *op) resume(m *machine) error {
 	return o.sendOne(o.ctx, m, fcapi.ResumeRequest(), o.r.cfg.APITimeout)
 }
 
-// unpause lets the guest go on, whatever ctx says. The VMM may still be writing
-// a snapshot that nobody waits for any more.
+// unpause lets the guest go on, whatever ctx says.
 func (o *op) unpause(m *machine) error {
 	if m.dead() {
 		return nil
 	}
-	ctx, cancel := o.detached(transferTimeout(o.Rec.Spec.MemoryMiB))
+	timeout := o.r.cfg.APITimeout
+	if o.writing {
+		// It may still be at a snapshot that nobody waits for any more.
+		timeout = o.r.transferTimeout(o.Rec.Spec.MemoryMiB)
+	}
+	ctx, cancel := o.detached(timeout)
 	defer cancel()
 	if o.needsReset(m) {
 		// A guest with a mute vsock is better than one that stands still.
@@ -40,8 +44,11 @@ func (o *op) unpause(m *machine) error {
 			o.r.cfg.Log.Warn("the guest's vsock may be mute until the next snapshot", "vm", o.ID, "err", err)
 		}
 	}
-	if err := m.client(o.run(apiSocket)).Resume(ctx); err != nil && !m.dead() {
-		return fmt.Errorf("resume the guest: %w", err)
+	if err := m.client(o.run(apiSocket)).Resume(ctx); err != nil {
+		// What was asked for does not need a VMM that lives.
+		if err = o.explain(m, err, timeout); !m.dead() {
+			return fmt.Errorf("resume the guest: %w", err)
+		}
 	}
 	return nil
 }
