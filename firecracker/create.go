@@ -148,6 +148,12 @@ func (o *op) configure(spawned, configured failpoint) (*launched, error) {
 	if err := o.at(spawned); err != nil {
 		return nil, err
 	}
+	if o.Rec.Status == "" { // a new VM: see created
+		next := *o.Rec
+		next.Status = microvm.StatusCreated
+		l.into(&next)
+		o.Prepare(next)
+	}
 	if err := o.send(l.machine, bootRequests(o.Rec, l.release, o.r.cfg.SerialBytesPerSecond)...); err != nil {
 		return nil, err
 	}
@@ -168,14 +174,12 @@ func (o *op) finish(m *machine, saved failpoint) error {
 	if m != nil {
 		o.r.register(o.Rec.UID, m, false)
 	}
-	if err := o.Save(); err != nil {
-		return o.fail(err)
-	}
+	save := o.Save
 	if saved == fpCreateSaved {
-		// The name, too, must be there after a power cut.
-		if err := record.SyncDir(o.r.store.Root()); err != nil {
-			return o.fail(err)
-		}
+		save = o.SaveNew
+	}
+	if err := save(); err != nil {
+		return o.fail(err)
 	}
 	o.undo.keep()
 	o.forward = false

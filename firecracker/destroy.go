@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/tangle-network/microvm"
+	"github.com/tangle-network/microvm/internal/record"
 	"github.com/tangle-network/microvm/vmm"
 )
 
@@ -77,6 +78,10 @@ func (o *op) askBeforeDestroy() error {
 func (o *op) destroy(unreported bool) error {
 	o.stage = "end the VMM"
 	m, err := o.machine()
+	o.since = time.Now().UTC()
+	next := *o.Rec
+	destroyed(&next, o.since, unreported)
+	o.Prepare(next)
 	switch {
 	case err == nil:
 		if err := o.endProcess(m); err != nil {
@@ -110,14 +115,18 @@ func (o *op) destroy(unreported bool) error {
 		return err
 	}
 	o.stage = "save the record"
-	now := time.Now().UTC()
-	if o.Rec.Status == microvm.StatusRunning {
-		o.Rec.StoppedAt = now
-	}
-	o.Rec.Status, o.Rec.DestroyedAt, o.Rec.Trouble = microvm.StatusDestroyed, now, ""
-	o.Rec.Disks, o.Rec.Hibernated, o.Rec.ColdBoot, o.Rec.Base = nil, false, false, nil
-	o.Rec.DestroyUnreported = unreported
+	destroyed(o.Rec, o.since, unreported)
 	return o.finish(nil, fpDestroySaved)
+}
+
+// destroyed changes a record to it.
+func destroyed(rec *record.Record, at time.Time, unreported bool) {
+	if rec.Status == microvm.StatusRunning {
+		rec.StoppedAt = at
+	}
+	rec.Status, rec.DestroyedAt, rec.Trouble = microvm.StatusDestroyed, at, ""
+	rec.Process, rec.Disks, rec.Hibernated, rec.ColdBoot, rec.Base = nil, nil, false, false, nil
+	rec.DestroyUnreported = unreported
 }
 
 // notDestroyed keeps the record, with the reason: a second destroy goes on from

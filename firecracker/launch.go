@@ -292,13 +292,16 @@ func (o *op) removeSocketsAfter(ctx context.Context) error {
 
 // adoptLaunched puts a started VMM into the record.
 func (o *op) adoptLaunched(l *launched, booted bool) {
+	l.ident.Booted = booted
+	l.into(o.Rec)
+}
+
+func (l *launched) into(rec *record.Record) {
 	p := l.ident
-	p.Booted = booted
-	l.ident = p
-	o.Rec.Process, o.Rec.VMM, o.Rec.VMMVersion = &p, p.Name, p.Version
-	o.Rec.VMMFormat = ""
+	rec.Process, rec.VMM, rec.VMMVersion = &p, p.Name, p.Version
+	rec.VMMFormat = ""
 	if l.format != (fcapi.Version{}) {
-		o.Rec.VMMFormat = l.format.String()
+		rec.VMMFormat = l.format.String()
 	}
 }
 

@@ -23,6 +23,9 @@ type op struct {
 	verb  string
 	stage string
 	undo  undo
+	// since is when the host was told to do what the verb is for: what the record
+	// will say is then known before it is done, and written meanwhile.
+	since time.Time
 	// forward says that there is no way back: the intent stays when the verb
 	// fails, and whoever comes next finishes it.
 	forward bool

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/tangle-network/microvm/fcapi"
 )
@@ -23,6 +24,10 @@ func (o *op) resume(m *machine) error {
 			return err
 		}
 	}
+	o.since = time.Now().UTC()
+	next := *o.Rec
+	o.running(&next)
+	o.Prepare(next)
 	return o.sendOne(o.ctx, m, fcapi.ResumeRequest(), o.r.cfg.APITimeout)
 }
 

@@ -393,7 +393,9 @@ func (r *Runtime) forget(uid string) {
 // died writes a death into the record; queries show it already. It waits for the
 // verb that has the VM in hand, which may have been what ended the VMM.
 func (r *Runtime) died(uid string, m *machine) {
-	for _, id := range []string{m.vmID(), r.find(uid)} {
+	// Another program may have renamed it.
+	for _, name := range []func() string{m.vmID, func() string { return r.find(uid) }} {
+		id := name()
 		if id == "" {
 			continue
 		}
@@ -413,7 +415,7 @@ func (r *Runtime) died(uid string, m *machine) {
 	r.drop(uid, m)
 }
 
-// find is the id of the VM with this uid, which another program may have renamed.
+// find is the id of the VM with this uid.
 func (r *Runtime) find(uid string) string {
 	ids, err := r.store.IDs()
 	if err != nil {

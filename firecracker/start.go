@@ -39,7 +39,7 @@ func (r *Runtime) StartVM(ctx context.Context, id string) error {
 		return err
 	}
 	o.stage = "save the record"
-	o.Rec.Status, o.Rec.StopReason, o.Rec.StartedAt, o.Rec.Trouble = microvm.StatusRunning, nil, time.Now().UTC(), ""
+	o.running(o.Rec)
 	if err := o.finish(m, fpStartSaved); err != nil {
 		return err
 	}
@@ -47,6 +47,11 @@ func (r *Runtime) StartVM(ctx context.Context, id string) error {
 		r.cfg.Log.Warn("the memory of a hibernated VM stays on disk", "vm", id, "err", err)
 	}
 	return nil
+}
+
+// running changes a record to it.
+func (o *op) running(rec *record.Record) {
+	rec.Status, rec.StopReason, rec.StartedAt, rec.Trouble = microvm.StatusRunning, nil, o.since, ""
 }
 
 // start makes the guest run, in whatever way its state asks for.
@@ -78,15 +83,27 @@ func (o *op) start() (*machine, error) {
 // VMM, so that the VM can be started anew.
 func (o *op) boot(m *machine) error {
 	o.undo.push(func() error { return o.endUnlessNotStarted(m) })
+	o.since = time.Now().UTC()
+	next := *o.Rec
+	booted(&next)
+	o.running(&next)
+	o.Prepare(next)
 	if err := o.sendOne(o.ctx, m, fcapi.StartInstanceRequest(), o.r.cfg.APITimeout); err != nil {
 		return err
 	}
 	if err := o.at(fpStartResumed); err != nil {
 		return err
 	}
-	o.Rec.Process.Booted, o.Rec.ColdBoot, o.Rec.Base = true, true, nil
+	booted(o.Rec)
 	m.ident.Booted = true
 	return nil
+}
+
+// booted changes a record to that of a guest that has just booted in its process.
+func booted(rec *record.Record) {
+	p := *rec.Process
+	p.Booted = true
+	rec.Process, rec.ColdBoot, rec.Base = &p, true, nil
 }
 
 // endUnlessNotStarted leaves a VMM that has refused to boot as it was, ready for

@@ -58,20 +58,30 @@ func (r *Runtime) StopVMMode(ctx context.Context, id string, mode microvm.StopMo
 		return o.fail(err)
 	}
 	o.stage = "save the record"
-	o.stopped(reason)
+	if o.since.IsZero() {
+		o.since = time.Now().UTC()
+	}
+	stopped(o.Rec, reason, o.since)
 	return o.finish(nil, fpStopSaved)
 }
 
 // stopped changes the record to it.
-func (o *op) stopped(reason microvm.StopReason) {
-	o.Rec.Status, o.Rec.StopReason, o.Rec.StoppedAt = microvm.StatusStopped, &reason, time.Now().UTC()
+func (o *op) stopped(reason microvm.StopReason) { stopped(o.Rec, reason, time.Now().UTC()) }
+
+func stopped(rec *record.Record, reason microvm.StopReason, at time.Time) {
+	rec.Status, rec.StopReason, rec.StoppedAt = microvm.StatusStopped, &reason, at
 }
 
 func (o *op) pause(m *machine) (microvm.StopReason, error) {
+	reason := microvm.StopReason{Cause: microvm.StopPaused}
+	o.since = time.Now().UTC()
+	next := *o.Rec
+	stopped(&next, reason, o.since)
+	o.Prepare(next)
 	if err := o.pauseGuest(m); err != nil {
 		return microvm.StopReason{}, err
 	}
-	return microvm.StopReason{Cause: microvm.StopPaused}, o.at(fpStopPaused)
+	return reason, o.at(fpStopPaused)
 }
 
 // pauseGuest stops the vCPUs; its undo lets them run again.

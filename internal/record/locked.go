@@ -27,6 +27,7 @@ type Locked struct {
 
 	store   *Store
 	release func()
+	draft   *draft // nil: none
 }
 
 // Reserve takes a name for a new VM, with its lock and its intent, in one
@@ -137,21 +138,57 @@ func sameFile(f *os.File, path string) bool {
 }
 
 // Unlock lets the next verb in.
-func (l *Locked) Unlock() { l.release() }
+func (l *Locked) Unlock() {
+	l.dropDraft()
+	l.release()
+}
 
 // Save makes Rec durable.
 func (l *Locked) Save() error {
+	if err := l.save(); err != nil {
+		return err
+	}
+	return SyncDir(l.Dir)
+}
+
+// SaveNew is Save for a VM that was just made: its name is durable, too.
+func (l *Locked) SaveNew() error {
+	if err := l.save(); err != nil {
+		return err
+	}
+	name := make(chan error, 1)
+	go func() { name <- SyncDir(l.store.dir) }()
+	err := SyncDir(l.Dir)
+	return errors.Join(err, <-name)
+}
+
+func (l *Locked) save() error {
 	l.Rec.Format, l.Rec.ID = Format, l.ID
-	return writeJSON(l.Dir, FileName, l.Rec, true)
+	b, err := encode(FileName, l.Rec)
+	if err != nil {
+		return err
+	}
+	if !l.takeDraft(b) {
+		if err := writeNext(l.Dir, FileName, b, true); err != nil {
+			return err
+		}
+	}
+	return publish(l.Dir, FileName)
 }
 
 // SetIntent says what is about to be done.
 func (l *Locked) SetIntent(in Intent) error {
-	if err := writeJSON(l.Dir, intentFile, in, false); err != nil {
-		return err
+	b, err := encode(intentFile, in)
+	if err == nil {
+		err = writeNext(l.Dir, intentFile, b, false)
 	}
-	l.Intent = &in
-	return nil
+	if err == nil {
+		err = publish(l.Dir, intentFile)
+	}
+	if err == nil {
+		l.Intent = &in
+	}
+	return err
 }
 
 // ClearIntent says that the verb is over.
@@ -163,6 +200,7 @@ func (l *Locked) ClearIntent() error {
 // Rename gives the VM another name: ErrVMExists if it is taken. The intent must
 // name the new id before.
 func (l *Locked) Rename(newID string) error {
+	l.dropDraft()
 	s := l.store
 	err := unix.Renameat2(unix.AT_FDCWD, l.Dir, unix.AT_FDCWD, s.Dir(newID), unix.RENAME_NOREPLACE)
 	if errors.Is(err, unix.EEXIST) || errors.Is(err, unix.ENOTEMPTY) {
@@ -178,6 +216,7 @@ func (l *Locked) Rename(newID string) error {
 
 // Remove forgets the VM: its name is free at once, then the files go.
 func (l *Locked) Remove() error {
+	l.dropDraft()
 	gone := filepath.Join(l.store.dir, gonePrefix+filepath.Base(l.Dir)+"-"+l.uid())
 	if err := os.Rename(l.Dir, gone); err != nil {
 		return fmt.Errorf("remove the VM's directory: %w", err)

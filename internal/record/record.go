@@ -166,24 +166,23 @@ func readJSON(path string, into any) error {
 	return nil
 }
 
-// writeJSON replaces a file by one rename; a durable one is on disk when it
-// returns.
-func writeJSON(dir, name string, v any, durable bool) (err error) {
+func encode(name string, v any) ([]byte, error) {
 	b, err := json.Marshal(v)
 	if err != nil {
-		return fmt.Errorf("encode %s: %w", name, err)
+		return nil, fmt.Errorf("encode %s: %w", name, err)
 	}
-	tmp := filepath.Join(dir, "."+name+".tmp")
-	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+	return b, nil
+}
+
+// writeNext writes what a file is to hold next beside it. Durable contents are on
+// disk when it returns.
+func writeNext(dir, name string, contents []byte, durable bool) (err error) {
+	next := nextName(dir, name)
+	f, err := os.OpenFile(next, os.O_WRONLY|os.O_CREATE|os.O_TRUNC|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
 	if err != nil {
 		return fmt.Errorf("write %s: %w", name, err)
 	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, ignoreMissing(os.Remove(tmp)))
-		}
-	}()
-	_, err = f.Write(b)
+	_, err = f.Write(contents)
 	if err == nil && durable {
 		err = unix.Fdatasync(int(f.Fd()))
 	}
@@ -191,13 +190,16 @@ func writeJSON(dir, name string, v any, durable bool) (err error) {
 		err = cerr
 	}
 	if err != nil {
-		return fmt.Errorf("write %s: %w", name, err)
+		return errors.Join(fmt.Errorf("write %s: %w", name, err), ignoreMissing(os.Remove(next)))
 	}
-	if err := os.Rename(tmp, filepath.Join(dir, name)); err != nil {
-		return fmt.Errorf("write %s: %w", name, err)
-	}
-	if durable {
-		return SyncDir(dir)
+	return nil
+}
+
+// publish makes what was written next the file's contents.
+func publish(dir, name string) error {
+	next := nextName(dir, name)
+	if err := os.Rename(next, filepath.Join(dir, name)); err != nil {
+		return errors.Join(fmt.Errorf("write %s: %w", name, err), ignoreMissing(os.Remove(next)))
 	}
 	return nil
 }
