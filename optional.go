@@ -98,14 +98,40 @@ type Event struct {
 
 // MetricsReader reads what a VM uses.
 type MetricsReader interface {
+	// ReadMetrics tells what the VM has used up to now. It is
+	// ErrInvalidTransition while the VM has no process.
 	ReadMetrics(ctx context.Context, id string) (Metrics, error)
 }
 
-// Metrics is what a VM has used. Counters only grow while the VMM lives and
-// begin anew when it is started again.
+// Metrics is what a VM has used, since its VMM was started.
 type Metrics struct {
-	Time          time.Time         `json:"time"`
-	CPUTime       time.Duration     `json:"cpu_time_ns"` // user and system, of the whole VMM
-	ResidentBytes int64             `json:"resident_bytes"`
-	Counters      map[string]uint64 `json:"counters,omitempty"` // the VMM's own, by "group.name"
+	Time          time.Time     `json:"time"`
+	CPUTime       time.Duration `json:"cpu_time_ns"` // user and system, of the whole VMM
+	ResidentBytes int64         `json:"resident_bytes"`
+	// Run names the process that counts. When it is another one than before, the
+	// VMM was started again, and all numbers have begun anew; as long as it is
+	// the same, times and counters only grow.
+	Run string `json:"run,omitempty"`
+
+	// Block is the traffic of all disks, Net that of all network interfaces, as
+	// the guest sees it: it reads what it receives.
+	Block Traffic `json:"block"`
+	Net   Traffic `json:"net"`
+
+	// CountersAt is when the VMM told the newest counters; zero without any.
+	CountersAt time.Time `json:"counters_at,omitzero"`
+	// Counters are the VMM's own, by "group.name"; Gauges are those of its
+	// numbers that can also fall, such as the duration of the last snapshot.
+	Counters map[string]uint64 `json:"counters,omitempty"`
+	Gauges   map[string]uint64 `json:"gauges,omitempty"`
+	// Trouble tells why the counters are old or too low; empty otherwise.
+	Trouble string `json:"trouble,omitempty"`
+}
+
+// Traffic is what has gone through a kind of device.
+type Traffic struct {
+	ReadBytes  uint64 `json:"read_bytes"`
+	WriteBytes uint64 `json:"write_bytes"`
+	Reads      uint64 `json:"reads"`  // requests of a disk, packets of a network
+	Writes     uint64 `json:"writes"` // likewise
 }

@@ -67,9 +67,12 @@ func trim(f *os.File, keep int64) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	block := min(max(int64(before.Blksize), 4096), 1<<20)
-	cut := (before.Size - keep) / block * block
-	if cut <= 0 || before.Blocks*512 <= keep {
+	return cutHead(f, before, cutAt(before, keep))
+}
+
+// cutHead gives back the first bytes of a file of which before is known.
+func cutHead(f *os.File, before unix.Stat_t, cut int64) (int64, error) {
+	if cut <= 0 {
 		return 0, nil
 	}
 	if err := punch(f, 0, cut); err != nil {
@@ -80,6 +83,20 @@ func trim(f *os.File, keep int64) (int64, error) {
 		return 0, err
 	}
 	return max(0, before.Blocks-after.Blocks) * 512, nil
+}
+
+// cutAt is how many bytes at the head go when keep bytes are to stay: whole
+// blocks.
+func cutAt(st unix.Stat_t, keep int64) int64 {
+	if st.Blocks*512 <= keep {
+		return 0
+	}
+	return wholeBlocks(st, st.Size-keep)
+}
+
+func wholeBlocks(st unix.Stat_t, n int64) int64 {
+	block := min(max(int64(st.Blksize), 4096), 1<<20)
+	return max(0, n/block*block)
 }
 
 func stat(f *os.File) (unix.Stat_t, error) {

@@ -37,6 +37,7 @@ type Kept struct {
 	keeper *Keeper
 	watch  int32
 	max    int64
+	read   func(f *os.File, cut int64) (int64, error) // nil, or asked before each cut
 
 	mu     sync.Mutex // held while the file is worked on
 	file   *os.File   // nil once closed
@@ -79,6 +80,22 @@ func NewKeeper(log *slog.Logger) (*Keeper, error) {
 // ErrNoHoles is reported at once where the file system can't do it; then the
 // file is not in care.
 func (k *Keeper) Add(path string, maxBytes int64) (*Kept, error) {
+	return k.take(path, maxBytes, nil)
+}
+
+// AddRead is Add for a file that somebody has to read before it is cut. read is
+// called ahead of each cut with the file and with the number of bytes at its head
+// that are to go; it says how many of them may. Meanwhile the file grows, but
+// not without end: what occupies more than 2 * maxBytes when read fails, or more
+// than 64 * maxBytes when it does not come after, is cut all the same, and an
+// error of read is reported to the log, the first for each file. read is called by
+// the Keeper's goroutine, and must not call the Keeper. The first look at the file
+// is left to that goroutine, too.
+func (k *Keeper) AddRead(path string, maxBytes int64, read func(f *os.File, cut int64) (int64, error)) (*Kept, error) {
+	return k.take(path, maxBytes, read)
+}
+
+func (k *Keeper) take(path string, maxBytes int64, read func(*os.File, int64) (int64, error)) (*Kept, error) {
 	if maxBytes < MinBound {
 		return nil, fmt.Errorf("keep console file %s: maxBytes: %d is less than %d", path, maxBytes, MinBound)
 	}
@@ -86,7 +103,7 @@ func (k *Keeper) Add(path string, maxBytes int64) (*Kept, error) {
 	if err != nil {
 		return nil, err
 	}
-	kept := &Kept{keeper: k, max: maxBytes, file: f}
+	kept := &Kept{keeper: k, max: maxBytes, read: read, file: f}
 	if err := kept.add(); err != nil {
 		_ = f.Close()
 		return nil, fmt.Errorf("keep console file %s: %w", path, err)
@@ -121,11 +138,16 @@ func (kept *Kept) add() error {
 	if err != nil {
 		return os.NewSyscallError("inotify_add_watch", err)
 	}
-	if _, err := kept.check(); err != nil {
-		kept.Close()
-		return err
+	if kept.read != nil {
+		// An event for the goroutine: a hole where there is nothing.
+		err = tryPunch(kept.file)
+	} else {
+		_, err = kept.check()
 	}
-	return nil
+	if err != nil {
+		kept.Close()
+	}
+	return err
 }
 
 // tryPunch is ErrNoHoles where holes can't be punched. It tries far behind the
@@ -163,8 +185,31 @@ func (kept *Kept) check() (trimmed bool, err error) {
 	if st.Blocks*512 <= kept.max/4*3 {
 		return false, nil
 	}
-	freed, err := trim(kept.file, kept.max/2)
-	return freed > 0, err
+	cut := cutAt(st, kept.max/2)
+	if cut == 0 {
+		return false, nil
+	}
+	var readErr error
+	if kept.read != nil {
+		cut, readErr = kept.readAhead(st, cut)
+	}
+	freed, err := cutHead(kept.file, st, cut)
+	return freed > 0, errors.Join(readErr, err)
+}
+
+// readAhead says how much may be cut now.
+func (kept *Kept) readAhead(st unix.Stat_t, cut int64) (int64, error) {
+	done, err := kept.read(kept.file, cut)
+	const behind = 64
+	switch used := st.Blocks * 512; {
+	case err != nil && used <= 2*kept.max:
+		return 0, nil // the next look may have more luck
+	case err != nil:
+		return cut, fmt.Errorf("cut unread: %w", err)
+	case done < cut && used > behind*kept.max:
+		return cut, fmt.Errorf("cut unread, from %d to %d: it grows faster than it can be read", done, cut)
+	}
+	return min(cut, wholeBlocks(st, done)), nil
 }
 
 // Close ends the care for the file.

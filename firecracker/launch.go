@@ -106,7 +106,7 @@ func (o *op) clearProcessFiles() error {
 	if err := o.removeSockets(); err != nil {
 		return err
 	}
-	for _, name := range []string{logFile, stderrFile, metricsFile} {
+	for _, name := range []string{logFile, stderrFile, metricsFile, sumFile} {
 		if err := removeFile(o.run(name)); err != nil {
 			return err
 		}

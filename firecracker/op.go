@@ -223,6 +223,7 @@ const (
 	logFile       = "vmm.log"
 	stderrFile    = "stderr.log"
 	metricsFile   = "metrics.json"
+	sumFile       = "metrics.sum"
 	kernelFile    = "vmlinux"
 	initrdFile    = "initrd"
 	stateFile     = "vmstate"

@@ -20,7 +20,7 @@ import (
 
 // Runtime is the provider. It implements microvm.Runtime and the optional
 // interfaces Pruner, SnapshotManager, Forker, ConsoleReader, ConsoleWriter,
-// VsockDialer, Waiter and Watcher. All methods may be called concurrently.
+// VsockDialer, Waiter, Watcher and MetricsReader. All methods may be called concurrently.
 type Runtime struct {
 	cfg     Config
 	store   *record.Store
@@ -50,6 +50,7 @@ var (
 	_ microvm.VsockDialer     = (*Runtime)(nil)
 	_ microvm.Waiter          = (*Runtime)(nil)
 	_ microvm.Watcher         = (*Runtime)(nil)
+	_ microvm.MetricsReader   = (*Runtime)(nil)
 )
 
 // ErrClosed is what verbs answer after Close.
@@ -311,7 +312,14 @@ func (r *Runtime) keep(m *machine, dir string) {
 		{filepath.Join(runName, stderrFile), r.cfg.LogBytes},
 		{filepath.Join(runName, metricsFile), r.cfg.LogBytes},
 	} {
-		k, err := r.keeper.Add(filepath.Join(dir, f.name), f.max)
+		path := filepath.Join(dir, f.name)
+		var k *console.Kept
+		var err error
+		if filepath.Base(path) == metricsFile {
+			k, err = r.keeper.AddRead(path, f.max, r.beforeCut(identity(&m.ident)))
+		} else {
+			k, err = r.keeper.Add(path, f.max)
+		}
 		switch {
 		case err == nil:
 			m.kept = append(m.kept, k)

@@ -64,8 +64,11 @@ func BootID() (string, error) {
 
 // procStat is what is needed of /proc/PID/stat.
 type procStat struct {
-	state     byte // 'R', 'S', 'Z', …
-	startTime uint64
+	state        byte // 'R', 'S', 'Z', …
+	parent       int
+	startTime    uint64
+	utime, stime uint64 // clock ticks
+	rss          uint64 // pages
 }
 
 func (s procStat) dead() bool { return s.state == 'Z' || s.state == 'X' }
@@ -95,15 +98,27 @@ func parseStat(b []byte) (procStat, error) {
 		return procStat{}, errors.New("no program name")
 	}
 	fields := bytes.Fields(b[i+1:])
-	if len(fields) < 20 {
-		return procStat{}, fmt.Errorf("%d fields after the program name, not 20 or more", len(fields))
+	if len(fields) < 22 {
+		return procStat{}, fmt.Errorf("%d fields after the program name, not 22 or more", len(fields))
 	}
 	if len(fields[0]) != 1 {
 		return procStat{}, fmt.Errorf("state %q", fields[0])
 	}
-	start, err := strconv.ParseUint(string(fields[19]), 10, 64)
+	parent, err := strconv.Atoi(string(fields[1]))
 	if err != nil {
-		return procStat{}, fmt.Errorf("start time: %w", err)
+		return procStat{}, fmt.Errorf("parent: %w", err)
 	}
-	return procStat{state: fields[0][0], startTime: start}, nil
+	s := procStat{state: fields[0][0], parent: parent}
+	for _, f := range []struct {
+		name string
+		at   int
+		into *uint64
+	}{{"start time", 19, &s.startTime}, {"user time", 11, &s.utime}, {"system time", 12, &s.stime}, {"resident pages", 21, &s.rss}} {
+		n, err := strconv.ParseUint(string(fields[f.at]), 10, 64)
+		if err != nil {
+			return procStat{}, fmt.Errorf("%s: %w", f.name, err)
+		}
+		*f.into = n
+	}
+	return s, nil
 }

@@ -106,17 +106,18 @@ func TestStartTimesTellProcessesApart(t *testing.T) {
 	}
 }
 
-const sampleStat = "4711 (a) b (c)) S 1 4711 4711 0 -1 4194560 104 0 0 0 0 0 0 0 20 0 1 0 123456 5623808 224 18446744073709551615"
+const sampleStat = "4711 (a) b (c)) S 1 4711 4711 0 -1 4194560 104 0 0 0 17 4 0 0 20 0 1 0 123456 5623808 224 18446744073709551615"
 
 func TestParseStat(t *testing.T) {
 	t.Parallel()
 	s, err := parseStat([]byte(sampleStat))
-	if err != nil || s != (procStat{'S', 123456}) {
+	if err != nil || s != (procStat{state: 'S', parent: 1, startTime: 123456, utime: 17, stime: 4, rss: 224}) {
 		t.Errorf("%+v, %v", s, err)
 	}
 	for _, bad := range []string{
 		"", "1", "1 (x)", "1 (x) S", "1 (x) S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18",
-		strings.Replace(sampleStat, "123456", "-5", 1), strings.Replace(sampleStat, " S ", " SS ", 1),
+		strings.Replace(sampleStat, "123456", "-5", 1), strings.Replace(sampleStat, " 17 4 ", " -17 4 ", 1),
+		strings.Replace(sampleStat, " S ", " SS ", 1),
 	} {
 		if s, err := parseStat([]byte(bad)); err == nil {
 			t.Errorf("%q: %+v", bad, s)
