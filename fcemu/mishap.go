@@ -224,7 +224,8 @@ func (c *controller) befall(m *mishap, r request) response {
 	case "swallow":
 		return noContent()
 	case "die":
-		c.fatal = panicked("ordered by the fault " + m.text)
+		// Last: of a load that fails it would have to go, too.
+		defer func() { c.fatal = panicked("ordered by the fault " + m.text) }()
 	}
 	if m.when == "before" {
 		return unanswered
