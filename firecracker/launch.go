@@ -65,6 +65,8 @@ func (o *op) spawn(p program) (*launched, error) {
 	}
 	if l.text == p.text {
 		l.format = p.format
+	} else {
+		o.r.programs.forget(p)
 	}
 	return &launched{m, l}, nil
 }

@@ -91,7 +91,18 @@ type programs struct {
 	mu     sync.Mutex
 	file   fileID
 	known  release
-	asking chan struct{} // closed when the file that is being asked has answered
+	asking *question // nil while nobody asks
+}
+
+// question is one that a file is being asked. Who comes meanwhile takes its
+// answer, a failure too: a file that says nothing would keep them all waiting,
+// one after the other.
+type question struct {
+	file     fileID
+	answered chan struct{} // closed when the rest is final
+	known    release
+	err      error
+	cut      bool // by the ctx of who asked: it says nothing about the file
 }
 
 type fileID struct {
@@ -120,30 +131,45 @@ func (r *Runtime) program(ctx context.Context) (program, error) {
 			all.mu.Unlock()
 			return p, nil
 		}
-		asking := all.asking
-		if asking == nil {
+		q := all.asking
+		if q == nil {
 			break
 		}
 		all.mu.Unlock()
 		select {
-		case <-asking:
+		case <-q.answered:
 		case <-ctx.Done():
 			return p, ctx.Err()
 		}
+		if q.file == file && !q.cut {
+			p.release = q.known
+			return p, q.err
+		}
 	}
-	asking := make(chan struct{})
-	all.asking = asking
+	q := &question{file: file, answered: make(chan struct{})}
+	all.asking = q
 	all.mu.Unlock()
-	l, err := r.ask(ctx, path)
+	q.known, q.err = r.ask(ctx, path)
+	q.cut = q.err != nil && ctx.Err() != nil
 	all.mu.Lock()
 	defer all.mu.Unlock()
 	all.asking = nil
-	close(asking)
-	if err != nil {
-		return p, err
+	if q.err == nil {
+		all.file, all.known = file, q.known
 	}
-	all.file, all.known, p.release = file, l, l
-	return p, nil
+	close(q.answered)
+	p.release = q.known
+	return p, q.err
+}
+
+// forget has the file asked anew: a process of it has said something else. It may
+// be a script, or have been replaced by one that looks the same.
+func (a *programs) forget(p program) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.known == p.release {
+		a.file, a.known = fileID{}, release{}
+	}
 }
 
 // ask runs the VMM's file for its version and its snapshot format.

@@ -263,10 +263,10 @@ func (o *op) load(wrote release, from *microvm.RestoreFrom, spawned failpoint) (
 		return nil, err
 	}
 	// Its file may have been replaced since it was asked.
-	if err := loads(l.release, wrote); err != nil {
+	s := o.Rec.Spec
+	if err := errors.Join(loads(l.release, wrote), checkRestored(s, l.release)); err != nil {
 		return nil, err
 	}
-	s := o.Rec.Spec
 	if err := o.send(l.machine, processRequests(s, l.release, o.r.cfg.SerialBytesPerSecond)...); err != nil {
 		return nil, err
 	}

@@ -20,7 +20,11 @@ func (o *op) resume(m *machine) error {
 		return m.client(o.run(apiSocket)).Pause(ctx)
 	})
 	if o.needsReset(m) {
-		if err := o.resetVsock(o.ctx, m); err != nil {
+		o.stage = "reset the vsock"
+		timeout := o.r.cfg.APITimeout
+		ctx, cancel := context.WithTimeout(o.ctx, timeout)
+		defer cancel()
+		if err := o.resetVsock(ctx, m, timeout); err != nil {
 			return err
 		}
 	}
@@ -38,17 +42,20 @@ func (o *op) unpause(m *machine) error {
 	}
 	timeout := o.r.cfg.APITimeout
 	if o.writing {
-		// It may still be at a snapshot that nobody waits for any more.
+		// It may still be at a snapshot that nobody waits for any more, and answers
+		// one request at a time.
 		timeout = o.r.transferTimeout(o.Rec.Spec.MemoryMiB)
 	}
-	ctx, cancel := o.detached(timeout)
-	defer cancel()
 	if o.needsReset(m) {
+		ctx, cancel := o.detached(timeout)
+		defer cancel()
 		// A guest with a mute vsock is better than one that stands still.
-		if err := o.resetVsock(ctx, m); err != nil && !m.dead() {
+		if err := o.resetVsock(ctx, m, timeout); err != nil && !m.dead() {
 			o.r.cfg.Log.Warn("the guest's vsock may be mute until the next snapshot", "vm", o.ID, "err", err)
 		}
 	}
+	ctx, cancel := o.detached(timeout)
+	defer cancel()
 	if err := m.client(o.run(apiSocket)).Resume(ctx); err != nil {
 		// What was asked for does not need a VMM that lives.
 		if err = o.explain(m, err, timeout); !m.dead() {
@@ -72,17 +79,20 @@ const resetFile = "reset.vmstate"
 // memory can't be written, as its path is a directory: the VMM saves the devices
 // first, into a few KiB, and then refuses, which changes nothing else. That the
 // file is there proves that it came so far.
-func (o *op) resetVsock(ctx context.Context, m *machine) error {
+func (o *op) resetVsock(ctx context.Context, m *machine, timeout time.Duration) error {
 	path := o.run(resetFile)
 	if err := removeFile(path); err != nil {
 		return err
 	}
-	err := o.sendOne(ctx, m, fcapi.CreateSnapshotRequest(fcapi.SnapshotCreate{
+	err := m.client(o.run(apiSocket)).Do(ctx, fcapi.CreateSnapshotRequest(fcapi.SnapshotCreate{
 		SnapshotType: fcapi.SnapshotFull, SnapshotPath: resetFile, MemFilePath: ".",
-	}), o.r.cfg.APITimeout)
+	}), nil)
 	var refused *fcapi.Error
 	if errors.As(err, &refused) && isRegular(path) {
-		err = nil
+		return removeFile(path)
+	}
+	if err != nil {
+		err = fmt.Errorf("reset the vsock: %w", o.explain(m, err, timeout))
 	}
 	return errors.Join(err, removeFile(path))
 }

@@ -1,16 +1,19 @@
 package firecracker
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -402,8 +405,9 @@ func TestAVsockThatAPauseWouldMuteIsReset(t *testing.T) {
 		t.Errorf("%d writes after a snapshot", got)
 	}
 	h.failNext("snapshot.paused", errors.New("no"))
-	if err := r.SnapshotVM(bg, "a", "t"); err == nil {
-		t.Fatal("it did not fail")
+	var e *microvm.Error
+	if err := r.SnapshotVM(bg, "a", "t"); !errors.As(err, &e) || e.Stage != "snapshot.paused" {
+		t.Fatalf("it did not fail where it did: %v", err)
 	}
 	if got := resets("a"); got != 4 {
 		t.Errorf("%d writes after a snapshot that failed", got)
@@ -419,6 +423,120 @@ func TestAVsockThatAPauseWouldMuteIsReset(t *testing.T) {
 	clone(t, r, "b", "a", "s")
 	if got := resets("b"); got != 0 {
 		t.Errorf("%d resets of a clone", got)
+	}
+}
+
+// The VMM answers one request at a time: the reset must wait for the snapshot
+// that nobody waits for any more, however long that takes.
+func TestTheVsockIsResetBehindASnapshotThatIsStillBeingWritten(t *testing.T) {
+	t.Parallel()
+	c := emulating(t, "1.16.1")
+	c.emulatedDefects, c.APITimeout = true, time.Second
+	c.Env = append(c.Env, "FCEMU_FAULT=delay=2500ms:PUT /snapshot/create:1")
+	r := open(t, c)
+	start(t, r, "a", microvm.Spec{Vsock: &microvm.Vsock{}})
+	log := filepath.Join(r.store.Dir("a"), runName, logFile)
+	says := func(text string) int {
+		b, err := os.ReadFile(log)
+		must(t, err)
+		return strings.Count(string(b), text)
+	}
+	ctx, cancel := context.WithCancel(bg)
+	defer cancel()
+	failed := make(chan error, 1)
+	go func() { failed <- r.SnapshotVM(ctx, "a", "s") }()
+	eventually(t, "the snapshot is being written", func() bool { return says("was ordered for the PUT request") == 1 })
+	cancel()
+	if err := <-failed; !errors.Is(err, context.Canceled) {
+		t.Fatal(err)
+	}
+	if got := says(`received a Put request on "/snapshot/create"`); got != 2 {
+		t.Errorf("%d writes, want that of the snapshot and that of the reset", got)
+	}
+	if v := mustGet(t, r, "a"); v.Status != microvm.StatusRunning {
+		t.Errorf("it is %s", v.Status)
+	}
+	if isThere(filepath.Join(r.store.Dir("a"), runName, resetFile)) {
+		t.Errorf("%s is left", resetFile)
+	}
+}
+
+func TestAVMMThatSaysNothingKeepsAllWaitingOnlyOnce(t *testing.T) {
+	t.Parallel()
+	if under.real {
+		t.Skip("needs a VMM that fails, and MICROVM_TEST_FIRECRACKER is set")
+	}
+	c := testConfig(t)
+	notes, ready := filepath.Join(t.TempDir(), "asked"), filepath.Join(t.TempDir(), "ready")
+	must(t, os.WriteFile(notes, nil, 0o600))
+	c.Binary = mute(t, `echo >>`+notes+`; while [ ! -e `+ready+` ]; do sleep 0.01; done; exit 3`)
+	r := open(t, c)
+	const n = 8
+	failed := make(chan error, n)
+	ctx, cancel := context.WithCancel(bg)
+	defer cancel()
+	// The first to ask gives up: that is no answer for the others.
+	go func() { failed <- r.CreateVM(ctx, "first") }()
+	asked := func() int {
+		b, err := os.ReadFile(notes)
+		must(t, err)
+		return len(b)
+	}
+	eventually(t, "it is asked", func() bool { return asked() == 1 })
+	for i := range n - 1 {
+		go func() { failed <- r.CreateVM(bg, fmt.Sprintf("vm%d", i)) }()
+	}
+	cancel()
+	if err := <-failed; !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+	eventually(t, "it is asked again", func() bool { return asked() == 2 })
+	// Whoever comes while it is asked gets that answer; give all of them the time
+	// to come.
+	eventually(t, "all wait", func() bool {
+		var b [1 << 20]byte
+		return strings.Count(string(b[:runtime.Stack(b[:], true)]), "(*Runtime).program(") >= n-1
+	})
+	must(t, os.WriteFile(ready, nil, 0o600))
+	for range n - 1 {
+		if err := <-failed; !errors.Is(err, microvm.ErrHost) || !strings.Contains(err.Error(), "exit status 3") {
+			t.Error(err)
+		}
+	}
+	if got := asked(); got != 2 {
+		t.Errorf("asked %d times", got)
+	}
+}
+
+// A script in the VMM's place stays the same file when what it starts is
+// replaced.
+func TestAProcessThatSaysSomethingElseHasTheFileAskedAnew(t *testing.T) {
+	t.Parallel()
+	c := emulating(t, "1.16.1")
+	which := filepath.Join(t.TempDir(), "release")
+	must(t, os.WriteFile(which, []byte("1.14.1"), 0o600))
+	c.Binary = mute(t, `FCEMU_EMULATE_VERSION=$(cat `+which+`) exec `+under.binary+` "$@"`)
+	c.emulatedDefects = true
+	r := open(t, c)
+	start(t, r, "old", microvm.Spec{Vsock: &microvm.Vsock{}})
+	must(t, os.WriteFile(which, []byte("1.16.0"), 0o600))
+	start(t, r, "a", microvm.Spec{Vsock: &microvm.Vsock{}})
+	if p, err := r.program(bg); err != nil || p.text != "1.16.0-fcemu" || p.format.Major != 10 {
+		t.Errorf("%v, %v", p, err)
+	}
+	must(t, r.SnapshotVM(bg, "a", "s"))
+	must(t, os.WriteFile(which, []byte("1.16.1"), 0o600))
+	r.programs.forget(program{release: r.programs.known})
+	_, err := r.program(bg)
+	must(t, err)
+	// What was asked last would restore it, what is started then would not.
+	must(t, os.WriteFile(which, []byte("1.16.0"), 0o600))
+	err = r.CreateVMWithSpec(bg, "b", microvm.Spec{RestoreFrom: &microvm.RestoreFrom{VMID: "a", SnapshotID: "s"}})
+	if !errors.Is(err, microvm.ErrUnsupported) || !strings.Contains(err.Error(), "vsock-dead-on-restore") {
+		t.Errorf("%v", err)
+	}
+	if isThere(r.store.Dir("b")) {
+		t.Error("a directory is left")
 	}
 }
 
