@@ -306,6 +306,11 @@ func neutral(body string) string {
 			out = append(out, key+"="+value)
 		}
 	}
+	for _, key := range slices.Sorted(maps.Keys(fresh)) {
+		if doc[key] == nil {
+			out = append(out, "no "+key)
+		}
+	}
 	return "{" + strings.Join(out, " ") + "}"
 }
 
