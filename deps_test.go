@@ -41,6 +41,7 @@ var imports = map[string]struct{ ours, others []string }{
 	"image/internal/decompress": {nil, unpackers},
 	"internal/tinyguest":        {nil, none},
 	"internal/testreal":         {[]string{"vmm"}, linux},
+	"internal/leaktest":         {nil, []string{"go.uber.org/goleak"}},
 
 	"fcemu":            {[]string{"fcapi"}, linux},
 	"fcemu/fidelity":   {nil, none},

@@ -17,10 +17,10 @@ import (
 
 	"github.com/tangle-network/microvm/fcemu"
 	"github.com/tangle-network/microvm/fcemu/nullengine"
-	"go.uber.org/goleak"
+	"github.com/tangle-network/microvm/internal/leaktest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { os.Exit(leaktest.Run(m)) }
 
 // patience bounds every wait of these tests; nothing takes that long.
 const patience = 20 * time.Second

@@ -2,16 +2,16 @@ package inmem_test
 
 import (
 	"context"
+	"os"
 	"testing"
-
-	"go.uber.org/goleak"
 
 	"github.com/tangle-network/microvm"
 	"github.com/tangle-network/microvm/inmem"
+	"github.com/tangle-network/microvm/internal/leaktest"
 	"github.com/tangle-network/microvm/microvmtest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { os.Exit(leaktest.Run(m)) }
 
 func TestRuntime(t *testing.T) {
 	t.Parallel()

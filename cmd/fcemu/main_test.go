@@ -15,6 +15,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/tangle-network/microvm/internal/leaktest"
 )
 
 const patience = 30 * time.Second
@@ -33,7 +35,7 @@ func TestMain(m *testing.M) {
 	cmd.Stderr = os.Stderr
 	code := 1
 	if err := cmd.Run(); err == nil {
-		code = m.Run()
+		code = leaktest.Run(m)
 	}
 	os.RemoveAll(dir)
 	os.Exit(code)

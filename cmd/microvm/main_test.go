@@ -14,6 +14,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/tangle-network/microvm/cmd/microvm/internal/doctor"
+	"github.com/tangle-network/microvm/internal/leaktest"
 )
 
 // emulator is the fcemu that all scripts use.
@@ -43,7 +44,7 @@ func (b builder) Run() int {
 		fmt.Fprintf(os.Stderr, "build fcemu: %v\n%s", err, out)
 		return 1
 	}
-	return b.m.Run()
+	return leaktest.Run(b.m)
 }
 
 func TestScripts(t *testing.T) {

@@ -13,7 +13,7 @@ import (
 	"sync"
 	"testing"
 
-	"go.uber.org/goleak"
+	"github.com/tangle-network/microvm/internal/leaktest"
 )
 
 // original is the variable that names a real firecracker.
@@ -36,15 +36,9 @@ func TestMain(m *testing.M) {
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "build the emulator:", err)
 	} else {
-		code = m.Run()
+		code = leaktest.Run(m)
 	}
 	os.RemoveAll(dir)
-	if code == 0 {
-		if err := goleak.Find(); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			code = 1
-		}
-	}
 	os.Exit(code)
 }
 

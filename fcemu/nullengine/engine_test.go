@@ -14,11 +14,11 @@ import (
 
 	"github.com/tangle-network/microvm/fcemu"
 	"github.com/tangle-network/microvm/fcemu/nullengine"
-	"go.uber.org/goleak"
+	"github.com/tangle-network/microvm/internal/leaktest"
 	"golang.org/x/sys/unix"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { os.Exit(leaktest.Run(m)) }
 
 const patience = 20 * time.Second
 

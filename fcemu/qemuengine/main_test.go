@@ -7,7 +7,7 @@ import (
 	"os"
 	"testing"
 
-	"go.uber.org/goleak"
+	"github.com/tangle-network/microvm/internal/leaktest"
 )
 
 // asVMM makes the test program a VMM with a guest, to be killed.
@@ -21,5 +21,5 @@ func TestMain(m *testing.M) {
 		}
 		return
 	}
-	goleak.VerifyTestMain(m)
+	os.Exit(leaktest.Run(m))
 }

@@ -1,0 +1,10 @@
+package kernel
+
+import (
+	"os"
+	"testing"
+
+	"github.com/tangle-network/microvm/internal/leaktest"
+)
+
+func TestMain(m *testing.M) { os.Exit(leaktest.Run(m)) }
