@@ -220,3 +220,22 @@ func TestACapableVMMWithoutSocketIsNotTakenForDead(t *testing.T) {
 		_ = syscall.Kill(rec.Process.PID, syscall.SIGKILL)
 	}
 }
+
+// a query that a destroy and a prune overtake shows no VM that was stopped.
+func TestAQueryThatADestroyAndAPruneOvertakeFindsNothing(t *testing.T) {
+	t.Parallel()
+	r := open(t, testConfig(t))
+	start(t, r, "a", microvm.Spec{})
+	rec, err := r.store.Load("a")
+	must(t, err)
+	must(t, r.DestroyVM(bg, "a"))
+	_, err = r.Prune(bg, time.Now().Add(time.Hour))
+	must(t, err)
+	if v, err := r.view(rec); !errors.Is(err, microvm.ErrVMNotFound) {
+		t.Errorf("%s, %v", v.Status, err)
+	}
+	must(t, r.CreateVM(bg, "a"))
+	if v, err := r.view(rec); err != nil || v.Status != microvm.StatusCreated {
+		t.Errorf("%s, %v", v.Status, err)
+	}
+}

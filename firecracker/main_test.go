@@ -18,10 +18,9 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"github.com/tangle-network/microvm"
 	"github.com/tangle-network/microvm/fcapi"
+	"github.com/tangle-network/microvm/internal/leaktest"
 	"github.com/tangle-network/microvm/internal/tinyguest"
 )
 
@@ -39,6 +38,13 @@ func run(m *testing.M) int {
 	if order := os.Getenv(childVariable); order != "" {
 		return runChild(order)
 	}
+	if order := os.Getenv(crowdVariable); order != "" {
+		if err := runCrowd(order); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		return 0
+	}
 	dir, err := os.MkdirTemp("", "microvm-firecracker-")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -49,12 +55,8 @@ func run(m *testing.M) int {
 		fmt.Fprintln(os.Stderr, "prepare the tests:", err)
 		return 1
 	}
-	code := m.Run()
+	code := leaktest.Run(m)
 	if code == 0 {
-		if err := goleak.Find(); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			code = 1
-		}
 		if left := emulators(); len(left) > 0 {
 			fmt.Fprintln(os.Stderr, "the tests have left VMMs behind:", left)
 			code = 1

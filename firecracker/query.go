@@ -32,7 +32,11 @@ func (r *Runtime) GetVM(ctx context.Context, id string) (microvm.View, error) {
 	if err != nil {
 		return microvm.View{}, err
 	}
-	return r.view(rec)
+	v, err := r.view(rec)
+	if err != nil {
+		return v, r.lockError("get", id, err)
+	}
+	return v, nil
 }
 
 // ListVMs returns all VMs, sorted by id. VMs whose records can't be read are
@@ -48,17 +52,16 @@ func (r *Runtime) ListVMs(ctx context.Context) ([]microvm.View, error) {
 			return nil, err
 		}
 		rec, err := r.store.Load(id)
-		if err != nil {
-			if !errors.Is(err, microvm.ErrVMNotFound) {
-				r.cfg.Log.Warn("a VM is not listed", "vm", id, "err", err)
-			}
-			continue
+		var v microvm.View
+		if err == nil {
+			v, err = r.view(rec)
 		}
-		v, err := r.view(rec)
-		if err != nil {
-			return nil, err
+		switch {
+		case err == nil:
+			views = append(views, v)
+		case !errors.Is(err, microvm.ErrVMNotFound):
+			r.cfg.Log.Warn("a VM is not listed", "vm", id, "err", err)
 		}
-		views = append(views, v)
 	}
 	return views, nil
 }
@@ -73,8 +76,13 @@ func (r *Runtime) view(rec *record.Record) (microvm.View, error) {
 	if rec.Process != nil {
 		m, err := r.machine(rec)
 		if errors.Is(err, vmm.ErrGone) && !r.beingEnded(rec) {
-			// A verb may have ended it, and said so, since the record was read.
-			if now, err := r.store.Load(rec.ID); err == nil && now.UID == rec.UID && (now.Process == nil || identity(now.Process) != identity(rec.Process)) {
+			// A verb may have ended it, and said so, since the record was read; the
+			// name may even be another VM's by now, or nobody's.
+			now, err := r.store.Load(rec.ID)
+			if err != nil {
+				return microvm.View{}, err
+			}
+			if now.UID != rec.UID || now.Process == nil || identity(now.Process) != identity(rec.Process) {
 				return r.view(now)
 			}
 			dead := *rec

@@ -35,7 +35,12 @@ func (r *Runtime) RenameVM(ctx context.Context, oldID, newID string) error {
 	if err := o.Rename(newID); err != nil {
 		return o.fail(fmt.Errorf("%q: %w", newID, err))
 	}
-	o.undo.push(func() error { return o.Rename(oldID) })
+	o.undo.push(func() error {
+		if err := o.Rename(oldID); err != nil {
+			return err
+		}
+		return o.Save() // it may have the new name already
+	})
 	if err := o.at(fpRenameRenamed); err != nil {
 		return o.fail(err)
 	}

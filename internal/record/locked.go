@@ -108,7 +108,7 @@ func (s *Store) lock(ctx context.Context, id string, wait bool) (*Locked, error)
 			continue
 		}
 		l := &Locked{ID: id, Dir: path, store: s, release: release}
-		l.Rec, err = s.read(id)
+		l.Rec, err = s.read(id, false)
 		if errors.Is(err, microvm.ErrVMNotFound) && !wait {
 			err = nil // for recovery
 		}
@@ -223,7 +223,16 @@ func (l *Locked) Remove() error {
 	}
 	l.store.forget(l.ID)
 	l.Dir = gone
-	return os.RemoveAll(gone)
+	// Another program that has opened the directory just before may make a lock
+	// file in it once more; then it sees that the VM has gone.
+	err := os.RemoveAll(gone)
+	for range 100 {
+		if !errors.Is(err, unix.ENOTEMPTY) {
+			break
+		}
+		err = os.RemoveAll(gone)
+	}
+	return err
 }
 
 func (l *Locked) uid() string {

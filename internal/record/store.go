@@ -103,7 +103,7 @@ func (s *Store) Load(id string) (*Record, error) {
 	if ok && c.file == key && c.mtime == st.Mtim {
 		return c.rec, nil
 	}
-	rec, err := s.read(id)
+	rec, err := s.read(id, false)
 	if err != nil {
 		return nil, err
 	}
@@ -123,7 +123,8 @@ func (s *Store) forget(id string) {
 	s.mu.Unlock()
 }
 
-func (s *Store) read(id string) (*Record, error) {
+// read reads a record; again says that it was read just before.
+func (s *Store) read(id string, again bool) (*Record, error) {
 	dir := s.Dir(id)
 	rec := &Record{}
 	if err := readJSON(filepath.Join(dir, FileName), rec); err != nil {
@@ -139,10 +140,13 @@ func (s *Store) read(id string) (*Record, error) {
 		return nil, fmt.Errorf("%w: %s holds no VM", ErrUnreadable, dir)
 	}
 	if rec.ID != id {
-		// A rename that was cut between the directory and the record is known
-		// by its intent.
+		// A rename that was cut between the directory and the record is known by
+		// its intent: the directory's name counts.
 		in, err := readIntent(dir)
-		if err != nil || in == nil || in.UID != rec.UID || in.NewID != id {
+		if err == nil && in == nil && !again {
+			return s.read(id, true) // it has ended between the two looks
+		}
+		if err != nil || in == nil || in.UID != rec.UID || in.NewID != id && in.NewID != rec.ID {
 			return nil, fmt.Errorf("%w: %s holds the record of %q", ErrUnreadable, dir, rec.ID)
 		}
 		rec.ID = id

@@ -334,7 +334,7 @@ func FuzzRecord(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		must(t, os.WriteFile(filepath.Join(dir, "a", FileName), b, 0o600))
-		rec, err := s.read("a")
+		rec, err := s.read("a", false)
 		if err != nil {
 			if !errors.Is(err, ErrUnreadable) {
 				t.Fatalf("an error of another kind: %v", err)
@@ -345,4 +345,42 @@ func FuzzRecord(f *testing.F) {
 			t.Fatalf("accepted: %+v", rec)
 		}
 	})
+}
+
+// Who opens the directory before it goes, and its lock after, must not keep it.
+func TestAVMIsRemovedUnderTheEyesOfOthers(t *testing.T) {
+	t.Parallel()
+	s := openStore(t)
+	other, err := Open(s.Root())
+	must(t, err)
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	for range 3 {
+		wg.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				if l, err := other.TryLock("a"); err == nil && l != nil {
+					l.Unlock()
+				}
+			}
+		})
+	}
+	for range 15 {
+		create(t, s, "a", "01")
+		l, err := s.Lock(t.Context(), "a")
+		must(t, err)
+		if err := l.Remove(); err != nil {
+			t.Error(err)
+		}
+		l.Unlock()
+	}
+	close(stop)
+	wg.Wait()
+	if left, err := s.Leftovers(); err != nil || len(left) > 0 {
+		t.Errorf("left: %v, %v", left, err)
+	}
 }
