@@ -85,7 +85,7 @@ func (r *Runtime) reserve(ctx context.Context, verb, id string, spec microvm.Spe
 		l, err = r.store.Reserve(ctx, id, in)
 	}
 	if err != nil {
-		e := &microvm.Error{Verb: verb, VMID: id, Stage: "reserve", Err: err}
+		e := &microvm.Error{Verb: verb, VMID: id, Stage: "reserve", Err: hostError(err)}
 		e.Retry, e.Remedy = advice(err)
 		return nil, e
 	}

@@ -1,6 +1,7 @@
 package firecracker
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -227,8 +228,21 @@ func TestABadRecordIsReportedAndItsVMMLives(t *testing.T) {
 	good, err := os.ReadFile(path)
 	must(t, err)
 	must(t, r.Close())
-	for name, bytes := range map[string][]byte{"empty": nil, "half": good[:len(good)/2]} {
-		must(t, os.WriteFile(path, bytes, 0o600))
+	outside := filepath.Join(t.TempDir(), "outside.json")
+	must(t, os.WriteFile(outside, good, 0o600))
+	replace := func(b []byte) func() error {
+		return func() error { return os.WriteFile(path, b, 0o600) }
+	}
+	for name, damage := range map[string]func() error{
+		"empty":                   replace(nil),
+		"half":                    replace(good[:len(good)/2]),
+		"a newer format":          replace(bytes.Replace(good, []byte(`"format":1`), []byte(`"format":99`), 1)),
+		"another id inside":       replace(bytes.Replace(good, []byte(`"id":"bad"`), []byte(`"id":"a"`), 1)),
+		"a link out of the state": func() error { return os.Symlink(outside, path) },
+		"missing":                 func() error { return nil },
+	} {
+		must(t, os.Remove(path))
+		must(t, damage())
 		r, err := Open(bg, c)
 		must(t, err)
 		report, err := r.Recover(bg, RecoverOptions{})
@@ -247,14 +261,24 @@ func TestABadRecordIsReportedAndItsVMMLives(t *testing.T) {
 		if err := r.CreateVM(bg, "bad"); !errors.Is(err, microvm.ErrVMExists) {
 			t.Errorf("%s: its name: %v", name, err)
 		}
-		if err := r.DestroyVM(bg, "bad"); !errors.Is(err, microvm.ErrHost) || !strings.Contains(err.Error(), path) {
+		err = r.DestroyVM(bg, "bad")
+		if name == "missing" {
+			// Nobody can say whether it was a VM; only recovery reports it.
+			if !errors.Is(err, microvm.ErrVMNotFound) {
+				t.Errorf("%s: destroy: %v", name, err)
+			}
+		} else if !errors.Is(err, microvm.ErrHost) || !strings.Contains(err.Error(), filepath.Dir(path)) {
 			t.Errorf("%s: destroy: %v", name, err)
 		}
 		if _, err := vmm.Identify(pid); err != nil {
 			t.Errorf("%s: its VMM: %v", name, err)
 		}
 		must(t, r.Close())
+		if name == "missing" {
+			must(t, os.WriteFile(path, nil, 0o600))
+		}
 	}
+	must(t, os.Remove(path))
 	must(t, os.WriteFile(path, good, 0o600))
 	r = open(t, c)
 	if v := mustGet(t, r, "bad"); v.PID != pid || v.Status != microvm.StatusRunning {

@@ -148,6 +148,10 @@ func (o *op) fail(err error) error {
 	}
 	e := &microvm.Error{Verb: o.verb, VMID: o.ID, Stage: o.stage, Err: hostError(err), Log: o.log, Console: o.console}
 	e.Retry, e.Remedy = advice(err)
+	var fault *fcapi.Error
+	if e.Remedy == "" && errors.As(err, &fault) {
+		e.Remedy = o.r.diskAdvice()
+	}
 	return e
 }
 
@@ -209,7 +213,7 @@ func advice(err error) (retry bool, remedy string) {
 	case errors.As(err, &conn):
 		return true, ""
 	}
-	return false, ""
+	return false, kernelAdvice(err)
 }
 
 // names of a VM's files; those in the run directory are what the VMM is told.

@@ -29,7 +29,9 @@ func (r *Runtime) restore(ctx context.Context, id string, spec microvm.Spec) err
 		err = override(&restored, from)
 	}
 	if err != nil {
-		return &microvm.Error{Verb: "restore", VMID: id, Err: err}
+		e := &microvm.Error{Verb: "restore", VMID: id, Err: hostError(err)}
+		e.Retry, e.Remedy = advice(err)
+		return e
 	}
 	p, err := r.ready(ctx)
 	var wrote release
