@@ -241,15 +241,28 @@ func newNetns(t *testing.T) *os.File {
 		err error
 	}
 	ch := make(chan result)
-	go func() {
+	var unshare func()
+	unshare = func() {
 		runtime.LockOSThread() // and never unlocked: the thread ends here
+		if unix.Gettid() == os.Getpid() {
+			// The main thread never ends, and is what /proc/self shows.
+			defer runtime.UnlockOSThread()
+			done := make(chan struct{})
+			go func() {
+				defer close(done)
+				unshare()
+			}()
+			<-done
+			return
+		}
 		err := unix.Unshare(unix.CLONE_NEWNET)
 		var f *os.File
 		if err == nil {
 			f, err = os.Open("/proc/thread-self/ns/net")
 		}
 		ch <- result{f, err}
-	}()
+	}
+	go unshare()
 	r := <-ch
 	if errors.Is(r.err, unix.EPERM) {
 		t.Skip("no right to make network namespaces (CAP_SYS_ADMIN)")
