@@ -39,9 +39,18 @@ func (o *op) settle() error {
 	if !errors.Is(err, vmm.ErrGone) {
 		return err
 	}
+	// A destroy ends what it finds, and then removes the sockets.
+	destroys := o.verb == "destroy"
+	if !destroys {
+		if err := o.lostVMM(); err != nil {
+			return err
+		}
+	}
 	o.r.bury(o.Rec, m, o.Dir)
-	if err := o.removeSocketsAfter(o.ctx); err != nil {
-		return err
+	if !destroys {
+		if err := o.removeSocketsAfter(o.ctx); err != nil {
+			return err
+		}
 	}
 	if err := o.Save(); err != nil {
 		return err

@@ -88,6 +88,11 @@ func (o *op) destroy(unreported bool) error {
 			return err
 		}
 	case errors.Is(err, vmm.ErrGone):
+		// The record is no proof that nothing runs.
+		o.Rec.Process = nil
+		if err := o.endStrays(); err != nil {
+			return err
+		}
 		if err := o.removeSocketsAfter(o.ctx); err != nil {
 			return err
 		}

@@ -59,6 +59,10 @@ func (o *op) spawn(p program) (*launched, error) {
 		}
 		return nil, err
 	}
+	// What was started may have been a wrapper: by now it is the VMM itself.
+	if m.ident.Program.Dev, m.ident.Program.Inode, err = proc.Program(); err != nil && !errors.Is(err, os.ErrPermission) {
+		return nil, err
+	}
 	l, err := o.describe(m)
 	if err != nil {
 		return nil, err

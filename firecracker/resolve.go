@@ -119,6 +119,17 @@ func (o *op) endStrays() error {
 	return nil
 }
 
+// lostVMM fails when a VMM of this VM answers at its socket that the record does
+// not know: another one must not be started beside it, and only who destroys the
+// VM has asked for its end.
+func (o *op) lostVMM() error {
+	pid, err := vmm.SocketOwner(o.runDir(), apiSocket)
+	if err != nil || pid == 0 || !hasArgument(pid, o.uid()) {
+		return nil // removing the socket tells more
+	}
+	return fmt.Errorf("%w: VMM %d of this VM runs, and the record does not know it: destroy the VM, or end the process", microvm.ErrHost, pid)
+}
+
 func hasArgument(pid int, arg string) bool {
 	b, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "cmdline"))
 	// An intent that could not be read has no uid.

@@ -256,20 +256,61 @@ func (r *Runtime) adopt(rec *record.Record, query bool) (*machine, error) {
 	return m, nil
 }
 
-// openVMM finds the process of a record.
+// openVMM finds the process of a record: pid, start time, boot, working directory,
+// program and the listener of the API socket must be those of the VM's VMM.
 func (r *Runtime) openVMM(rec *record.Record) (*vmm.Process, error) {
 	proc, err := r.watcher.Open(identity(rec.Process))
 	if err != nil {
 		return nil, err
 	}
-	if own, err := worksIn(proc, filepath.Join(r.store.Dir(rec.ID), runName), rec.UID); err != nil || !own {
+	runDir := filepath.Join(r.store.Dir(rec.ID), runName)
+	own, err := worksIn(proc, runDir, rec.UID)
+	switch {
+	case err != nil:
+	case !own:
+		err = vmm.ErrGone // a copy of the state directory has the same record
+	default:
+		err = errors.Join(runsProgram(proc, rec.Process), ownsSocket(proc, runDir))
+	}
+	if err != nil {
 		proc.Close()
-		if err == nil {
-			err = vmm.ErrGone // a copy of the state directory has the same record
-		}
 		return nil, err
 	}
 	return proc, nil
+}
+
+// runsProgram fails when a process has become another program since it was
+// recorded. Nobody would know what such a process is, nor whether to end it.
+func runsProgram(proc *vmm.Process, p *record.Process) error {
+	if p.Program == (record.Program{}) {
+		return nil // of an earlier release
+	}
+	dev, inode, err := proc.Program()
+	switch {
+	case errors.Is(err, os.ErrPermission):
+		return nil // its socket must tell
+	case err != nil:
+		return err
+	case p.Program != record.Program{Dev: dev, Inode: inode}:
+		return fmt.Errorf("%w: process %d runs another program than %s, which was started (end the process)", microvm.ErrHost, p.PID, p.Binary)
+	}
+	return nil
+}
+
+// ownsSocket fails when another process answers at the VM's API socket: what is
+// meant for this VM would be done to another. That nobody answers is no proof of
+// anything.
+func ownsSocket(proc *vmm.Process, runDir string) error {
+	pid, err := vmm.SocketOwner(runDir, apiSocket)
+	switch {
+	case errors.Is(err, vmm.ErrGone), errors.Is(err, os.ErrPermission), isMissing(err):
+		return nil
+	case err != nil:
+		return err
+	case pid != 0 && pid != proc.PID():
+		return fmt.Errorf("%w: process %d listens on %s, not VMM %d: end that process or remove the socket", microvm.ErrHost, pid, filepath.Join(runDir, apiSocket), proc.PID())
+	}
+	return nil
 }
 
 // worksIn says whether a VMM is the one of this run directory. Where its /proc

@@ -170,20 +170,41 @@ func (p *Process) WorksIn(dir string) (bool, error) {
 	if err != nil {
 		return false, fmt.Errorf("working directory of process %d: %w", p.id.PID, err)
 	}
-	got, err := os.Stat("/proc/" + strconv.Itoa(p.id.PID) + "/cwd")
-	// The answer is about this process only if it is still alive after it.
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if gone := p.usable(); gone != nil {
-		return false, fmt.Errorf("working directory of process %d: %w", p.id.PID, gone)
-	}
-	if exited(p.pidfd) {
-		return false, fmt.Errorf("working directory of process %d: %w", p.id.PID, ErrGone)
-	}
+	got, err := p.link("cwd")
 	if err != nil {
 		return false, fmt.Errorf("working directory of process %d: %w", p.id.PID, err)
 	}
 	return os.SameFile(want, got), nil
+}
+
+// Program returns the device and inode numbers of the file that the process
+// executes: those of the file that was at the path then, if another one is there
+// now. It needs the rights of ptrace(2) over the process. ErrGone when it is dead.
+func (p *Process) Program() (dev, inode uint64, err error) {
+	got, err := p.link("exe")
+	if err != nil {
+		return 0, 0, fmt.Errorf("program of process %d: %w", p.id.PID, err)
+	}
+	st, ok := got.Sys().(*syscall.Stat_t)
+	if !ok {
+		return 0, 0, fmt.Errorf("program of process %d: stat tells no inode: %w", p.id.PID, errors.ErrUnsupported)
+	}
+	return uint64(st.Dev), st.Ino, nil
+}
+
+// link is what a link among the entries of the process in /proc leads to.
+func (p *Process) link(name string) (os.FileInfo, error) {
+	got, err := os.Stat("/proc/" + strconv.Itoa(p.id.PID) + "/" + name)
+	// The answer is about this process only if it is still alive after it.
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if gone := p.usable(); gone != nil {
+		return nil, gone
+	}
+	if exited(p.pidfd) {
+		return nil, ErrGone
+	}
+	return got, err
 }
 
 // Close ends the watch over the process, which lives on. It is not needed for a

@@ -37,16 +37,24 @@ const (
 // left as it is: its name stays taken, and what runs behind it is not touched.
 var ErrUnreadable = errors.New("unreadable record")
 
+// Program is a file that is executed.
+type Program struct {
+	Dev   uint64 `json:"dev"`
+	Inode uint64 `json:"inode"`
+}
+
 // Process identifies a VMM: a pid alone does not, since pids are used again.
 type Process struct {
 	PID       int    `json:"pid"`
 	StartTime uint64 `json:"start_time"` // clock ticks since boot, field 22 of /proc/PID/stat
 	BootID    string `json:"boot_id"`
 	// Binary is what was executed, Name and Version what the process says of
-	// itself.
-	Binary  string `json:"binary"`
-	Name    string `json:"name"`
-	Version string `json:"version"`
+	// itself. Program is the file that it runs, whatever is at the path by now;
+	// records of earlier releases have none.
+	Binary  string  `json:"binary"`
+	Program Program `json:"program,omitzero"`
+	Name    string  `json:"name"`
+	Version string  `json:"version"`
 	// Booted says that the guest was started in this process, by boot or by
 	// restore.
 	Booted bool `json:"booted"`
