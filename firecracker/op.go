@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"time"
 
@@ -134,8 +135,8 @@ func (o *op) fail(err error) error {
 	o.stage = stage
 	if uerr != nil {
 		err = errors.Join(err, fmt.Errorf("clean up: %w", uerr))
-		if in := o.Intent; in != nil && in.Verb == o.verb && (in.PausedByUs || in.Verb == "stop") {
-			o.r.recoverLater(o.ID) // the guest may stand still
+		if in := o.Intent; in != nil && in.Verb == o.verb && slices.Contains([]string{"start", "stop", "snapshot"}, o.verb) {
+			o.r.recoverLater(o.ID) // the guest may stand still, or run against the record
 		}
 	} else if o.Intent != nil && o.Rec != nil && !o.forward {
 		if cerr := o.ClearIntent(); cerr != nil {
