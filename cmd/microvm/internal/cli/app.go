@@ -141,7 +141,7 @@ Begin with "microvm doctor", which says what this host can do, and "microvm run"
 		}
 	}
 	group("life", a.runCommand(), a.createCommand(), a.startCommand(), a.stopCommand(), a.renameCommand(), a.destroyCommand(), a.pruneCommand())
-	group("see", a.lsCommand(), a.inspectCommand(), a.logsCommand(), a.waitCommand(), a.consoleCommand(), a.vsockCommand())
+	group("see", a.lsCommand(), a.inspectCommand(), a.logsCommand(), a.waitCommand(), a.consoleCommand(), a.vsockCommand(), a.statsCommand())
 	group("snap", a.snapshotCommand(), a.restoreCommand())
 	group("host", a.kernelCommand(), a.imageCommand(), a.recoverCommand(), a.doctorCommand(), a.versionCommand())
 	return root
