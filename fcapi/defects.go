@@ -17,6 +17,7 @@ const (
 	DefectHotplugBlockSlots      DefectID = "hotplug-block-slots"
 	DefectHotplugSizeWraps       DefectID = "hotplug-size-wraps"
 	DefectJailerCopyFollowsLinks DefectID = "jailer-copy-follows-links"
+	DefectJailerHangsUp          DefectID = "jailer-hangs-up"
 	DefectJailerRefusesSymlinks  DefectID = "jailer-refuses-symlinks"
 	DefectLogFIFOWithoutReader   DefectID = "log-fifo-without-reader"
 	DefectLoggerDeadlock         DefectID = "logger-deadlock"
@@ -26,6 +27,7 @@ const (
 	DefectSerialStuckOnRestore   DefectID = "serial-stuck-on-restore"
 	DefectSnapshotFormat         DefectID = "snapshot-format"
 	DefectSoftLockupOnRestore    DefectID = "soft-lockup-on-restore"
+	DefectTemplatesOnNewKernels  DefectID = "templates-on-new-kernels"
 	DefectTimerLateOnRestore     DefectID = "timer-late-on-restore"
 	DefectUffdHandshake          DefectID = "uffd-handshake"
 	DefectUffdNewKernels         DefectID = "uffd-new-kernels"
@@ -71,6 +73,8 @@ var defects = []Defect{
 		Summary: "a signal that is logged while a line is being logged hangs the VMM, as when the log goes to a pipe without a reader"},
 	{ID: DefectHotplugSizeWraps, Since: Version{1, 14, 0}, FixedIn: from(17), Pulls: []int{6076},
 		Summary: "sizes of hotplugged memory above 32 bits wrap instead of being refused"},
+	{ID: DefectTemplatesOnNewKernels, FixedIn: from(17), Pulls: []int{6120},
+		Summary: "on hosts from Linux 6.13 CPU templates clear bits of MSRs that they should pass through, eIBRS among them (x86_64)"},
 	{ID: DefectVsockDeadOnRestore, Since: Version{1, 16, 0}, FixedIn: releases{{1, 16, 1}}, Pulls: []int{5958},
 		Summary: "vsock connections from the guest time out after a restore, when the snapshot caught one sending"},
 	{ID: DefectJailerRefusesSymlinks, Since: Version{1, 16, 0}, FixedIn: releases{{1, 16, 1}}, Pulls: []int{5959},
@@ -113,6 +117,8 @@ var defects = []Defect{
 		Summary: "the process that serves page faults sometimes gets an empty message in place of the memory's layout"},
 	{ID: DefectUffdNoRemove, FixedIn: from(11), Pulls: []int{5021},
 		Summary: "the process that serves page faults is not told of memory that the balloon takes"},
+	{ID: DefectJailerHangsUp, FixedIn: from(11), Pulls: []int{5045},
+		Summary: "the jailer's --new-pid-ns without --daemonize can end the VMM by a SIGHUP"},
 	{ID: DefectSnapshotFormat, Since: Version{1, 10, 0}, FixedIn: releases{{1, 10, 1}}, Pulls: []int{4907},
 		Summary: "snapshots call their format 3.0.0, as those of 1.9 do, and differ from them"},
 	{ID: DefectVsockResetUntold, FixedIn: from(10), Pulls: []int{4796},

@@ -23,7 +23,8 @@ type fact struct {
 	tag       string
 	version   Version
 	snapshot  Version
-	changelog string          // numbers of pull requests between spaces
+	changelog string // numbers of pull requests between spaces
+	brings    []DefectID
 	knows     map[string]bool // "PUT /pmem/*", "PUT /pmem/* rate_limiter.ops", "PATCH /vm state=Paused"
 }
 
@@ -33,6 +34,7 @@ func facts(t testing.TB) []fact {
 		Tag, Version, Commit, Snapshot, Changelog string
 		Adds, Drops                               []string
 		AddsInCode                                []string `json:"adds_in_code"`
+		Brings                                    []DefectID
 	}
 	if err := json.Unmarshal(releasesJSON, &raw); err != nil {
 		t.Fatal(err)
@@ -54,7 +56,7 @@ func facts(t testing.TB) []fact {
 		if err != nil {
 			t.Fatal(err)
 		}
-		all = append(all, fact{r.Tag, v, format, " " + r.Changelog + " ", maps.Clone(knows)})
+		all = append(all, fact{r.Tag, v, format, " " + r.Changelog + " ", r.Brings, maps.Clone(knows)})
 	}
 	if len(all) < 22 || all[0].version != oldest || all[len(all)-1].version != newest {
 		t.Fatalf("%d releases from %v to %v", len(all), all[0].version, all[len(all)-1].version)
@@ -256,6 +258,33 @@ func TestDefectsAreMendedWhereTheChangelogSaysSo(t *testing.T) {
 	}
 }
 
+func TestDefectsCameWithTheReleaseWhoseSourcesHaveThem(t *testing.T) {
+	t.Parallel()
+	all := facts(t)
+	brought := map[DefectID]Version{}
+	for i, f := range all {
+		for _, id := range f.brings {
+			brought[id] = f.version
+		}
+		// What is one format by its name and another by its contents is noticed by
+		// the release that mends it.
+		if i > 0 && strings.Contains(f.changelog, " 4907 ") {
+			brought[DefectSnapshotFormat] = all[i-1].version
+		}
+	}
+	// Seen there, and nobody has looked at older ones.
+	brought[DefectAPIStuckAtGuestEnd] = Version{1, 16, 1}
+	for _, d := range defects {
+		if d.Since != brought[d.ID] {
+			t.Errorf("%s: since %v, by the sources %v", d.ID, d.Since, brought[d.ID])
+		}
+		delete(brought, d.ID)
+	}
+	if len(brought) > 0 {
+		t.Errorf("not in the table: %v", brought)
+	}
+}
+
 func TestKnownDefectsAreThoseOfTheRelease(t *testing.T) {
 	t.Parallel()
 	ids := func(v Version) []DefectID {
@@ -265,7 +294,7 @@ func TestKnownDefectsAreThoseOfTheRelease(t *testing.T) {
 		}
 		return all
 	}
-	want := []DefectID{DefectAPIStuckAtGuestEnd, DefectVsockMuteAfterResume, DefectVsockSpins, DefectLoggerDeadlock, DefectHotplugSizeWraps}
+	want := []DefectID{DefectAPIStuckAtGuestEnd, DefectVsockMuteAfterResume, DefectVsockSpins, DefectLoggerDeadlock, DefectHotplugSizeWraps, DefectTemplatesOnNewKernels}
 	if diff := cmp.Diff(want, ids(Version{1, 16, 1})); diff != "" {
 		t.Errorf("1.16.1 (-want +got):\n%s", diff)
 	}

@@ -40,6 +40,8 @@ type release struct {
 	Drops     []string `json:"drops,omitempty"`
 	// AddsInCode is what only the sources have, not the API's description.
 	AddsInCode []string `json:"adds_in_code,omitempty"`
+	// Brings are the defects of the table whose code came with this release.
+	Brings []string `json:"brings,omitempty"`
 }
 
 // probe finds in the sources what the description of the API leaves out in some
@@ -81,6 +83,23 @@ var probes = []probe{
 	{cpu + "vcpu_features.bitmap", arm, "pub bitmap: RegisterValueFilter<u32>"},
 }
 
+// origins tell since when a defect is there: thing is its ID, and the code that
+// has it came with text.
+var origins = []probe{
+	{"ctrl-alt-del-ignored", "src/vmm/src/acpi/mod.rs", "create_acpi_tables"},
+	{"diff-memory-corrupt", "src/vmm/src/vstate/memory.rs", "plugged_slots"},
+	{"hotplug-block-slots", "src/vmm/src/vmm_config/memory_hotplug.rs", "slot_size_mib"},
+	{"hotplug-size-wraps", "src/vmm/src/vmm_config/memory_hotplug.rs", "total_size_mib"},
+	{"jailer-refuses-symlinks", "src/jailer/src/main.rs", "O_NOFOLLOW"},
+	{"log-fifo-without-reader", "src/vmm/src/utils/mod.rs", "open_file_write_nonblock"},
+	{"network-dead-on-restore", "src/vmm/src/devices/virtio/net/device.rs", "build_tap_offload_features"},
+	{"pci-device-status", "src/vmm/src/devices/virtio/transport/pci/device.rs", "VirtioPciDevice"},
+	{"vmgenid-unbound", "src/vmm/src/devices/acpi/vmgenid.rs", "VmGenId"},
+	{"vsock-dead-on-restore", "src/vmm/src/devices/virtio/vsock/device.rs", "pop_or_enable_notification"},
+	{"vsock-mute-after-resume", "src/vmm/src/devices/virtio/vsock/device.rs", "pending_event_ack"},
+	{"vsock-reset-late", "src/vmm/src/devices/virtio/transport/pci/device.rs", "VirtioPciDevice"},
+}
+
 func main() {
 	log.SetFlags(0)
 	if len(os.Args) != 4 {
@@ -113,6 +132,7 @@ func run(repo, head, output string) error {
 
 	var releases []release
 	var before []string
+	brought := map[string]bool{}
 	for _, tag := range append(tags, head) {
 		r := release{Tag: tag}
 		if tag == head {
@@ -152,6 +172,14 @@ func run(repo, head, output string) error {
 				things = append(things, p.thing)
 			}
 		}
+		for _, o := range origins {
+			// A file that is not there yet is an error of git's.
+			source, err := show(o.file)
+			if err == nil && strings.Contains(source, o.text) && !brought[o.thing] {
+				brought[o.thing] = true
+				r.Brings = append(r.Brings, o.thing)
+			}
+		}
 		slices.Sort(things)
 		things = slices.Compact(things)
 		added := minus(things, before)
@@ -164,6 +192,11 @@ func run(repo, head, output string) error {
 		}
 		r.Changelog = pulls(changelog, strings.TrimSuffix(r.Version, "-dev"), tag == head)
 		releases = append(releases, r)
+	}
+	for _, o := range origins {
+		if !brought[o.thing] {
+			return fmt.Errorf("%s: no release has %q in %s", o.thing, o.text, o.file)
+		}
 	}
 	var out bytes.Buffer
 	enc := json.NewEncoder(&out)
