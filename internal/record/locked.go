@@ -176,14 +176,20 @@ func (l *Locked) save() error {
 	return publish(l.Dir, FileName)
 }
 
-// SetIntent says what is about to be done.
+// SetIntent says what is about to be done. It changes places with the one before,
+// whose file the next one is written into: to make and remove a file for each
+// step of each verb is what costs most of a verb's time on some file systems.
 func (l *Locked) SetIntent(in Intent) error {
 	b, err := encode(intentFile, in)
 	if err == nil {
 		err = writeNext(l.Dir, intentFile, b, false)
 	}
-	if err == nil {
-		err = publish(l.Dir, intentFile)
+	if err != nil {
+		return err
+	}
+	path, next := filepath.Join(l.Dir, intentFile), nextName(l.Dir, intentFile)
+	if l.Intent == nil || unix.Renameat2(unix.AT_FDCWD, next, unix.AT_FDCWD, path, unix.RENAME_EXCHANGE) != nil {
+		err = publish(l.Dir, intentFile) // there is none, or the file system can't
 	}
 	if err == nil {
 		l.Intent = &in
@@ -194,7 +200,11 @@ func (l *Locked) SetIntent(in Intent) error {
 // ClearIntent says that the verb is over.
 func (l *Locked) ClearIntent() error {
 	l.Intent = nil
-	return ignoreMissing(os.Remove(filepath.Join(l.Dir, intentFile)))
+	path, next := filepath.Join(l.Dir, intentFile), nextName(l.Dir, intentFile)
+	if l.Rec != nil && l.Rec.Status == microvm.StatusDestroyed { // no verb will have another
+		return errors.Join(ignoreMissing(os.Remove(path)), ignoreMissing(os.Remove(next)))
+	}
+	return ignoreMissing(os.Rename(path, next))
 }
 
 // Rename gives the VM another name: ErrVMExists if it is taken. The intent must

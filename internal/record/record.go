@@ -186,11 +186,17 @@ func encode(name string, v any) ([]byte, error) {
 // disk when it returns.
 func writeNext(dir, name string, contents []byte, durable bool) (err error) {
 	next := nextName(dir, name)
-	f, err := os.OpenFile(next, os.O_WRONLY|os.O_CREATE|os.O_TRUNC|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+	f, err := os.OpenFile(next, os.O_WRONLY|os.O_CREATE|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
 	if err != nil {
 		return fmt.Errorf("write %s: %w", name, err)
 	}
+	// A file that is there is written over, and cut if need be: it has its blocks.
 	_, err = f.Write(contents)
+	if st, serr := f.Stat(); err == nil && serr == nil && st.Size() > int64(len(contents)) {
+		err = f.Truncate(int64(len(contents)))
+	} else if err == nil {
+		err = serr
+	}
 	if err == nil && durable {
 		err = unix.Fdatasync(int(f.Fd()))
 	}
