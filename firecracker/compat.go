@@ -34,14 +34,39 @@ func unsupported(err error) error {
 	return err
 }
 
-// checkBoot refuses to boot a VM of this spec in the release.
-func (r *Runtime) checkBoot(s microvm.Spec, l release) error {
-	planned := &record.Record{Spec: s, Disks: plannedDisks(s)}
-	err := supported(l, bootRequests(planned, l, r.cfg.SerialBytesPerSecond)...)
+// checkCreate refuses a new VM of this spec, which the release can't boot or can't
+// bring back from the hibernation that the spec asks for.
+func (r *Runtime) checkCreate(s microvm.Spec, l release) error {
+	err := r.checkBoot(s, l)
 	if s.StopMode == microvm.StopModeHibernate {
 		err = errors.Join(err, checkRestored(s, l))
 	}
 	return err
+}
+
+// checkBoot refuses to boot a VM of this spec in the release.
+func (r *Runtime) checkBoot(s microvm.Spec, l release) error {
+	planned := &record.Record{Spec: s, Disks: plannedDisks(s)}
+	err := supported(l, bootRequests(planned, l, r.cfg.SerialBytesPerSecond)...)
+	return errors.Join(err, checkHugePages(s, l))
+}
+
+// checkHugePages refuses what older releases don't put together: see
+// src/vmm/src/vmm_config/machine_config.rs of Firecracker, InitrdAndHugePages and
+// BalloonAndHugePages.
+func checkHugePages(s microvm.Spec, l release) error {
+	if s.HugePages != string(fcapi.HugePages2M) {
+		return nil
+	}
+	var errs []error
+	since := func(with bool, field string, v fcapi.Version) {
+		if with && !l.AtLeast(v) {
+			errs = append(errs, fmt.Errorf("huge_pages 2M with %s: %w by %s: it needs %s or newer", field, microvm.ErrUnsupported, l, v))
+		}
+	}
+	since(s.Initrd != "", "initrd", fcapi.Version{Major: 1, Minor: 11})
+	since(s.Balloon != nil, "balloon", fcapi.Version{Major: 1, Minor: 14})
+	return errors.Join(errs...)
 }
 
 // checkLoad refuses to restore in the release what wrote has written.

@@ -45,7 +45,7 @@ func (r *Runtime) CreateVMWithSpec(ctx context.Context, id string, spec microvm.
 	}
 	p, err := r.ready(ctx)
 	if err == nil {
-		err = r.checkBoot(resolved, p.release)
+		err = r.checkCreate(resolved, p.release)
 	}
 	if err != nil {
 		return refused(verb, id, err)

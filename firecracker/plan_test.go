@@ -286,6 +286,30 @@ func TestRestoresThatTheReleaseBreaksAreRefused(t *testing.T) {
 	}
 }
 
+func TestHugePagesAreRefusedWithWhatAReleaseDoesNotPutThemTogether(t *testing.T) {
+	t.Parallel()
+	initrd, balloon := microvm.Spec{HugePages: "2M", Initrd: "/i"}, microvm.Spec{HugePages: "2M", Balloon: &microvm.Balloon{}}
+	small := microvm.Spec{HugePages: "None", Initrd: "/i", Balloon: &microvm.Balloon{}}
+	r := &Runtime{}
+	for name, c := range map[string]struct {
+		spec microvm.Spec
+		l    release
+		says string
+	}{
+		"initrd on 1.10.1":        {initrd, fc(1, 10, 1), "initrd: not supported by firecracker 1.10.1: it needs 1.11.0 or newer"},
+		"initrd on 1.11.0":        {initrd, fc(1, 11, 0), ""},
+		"balloon on 1.13.2":       {balloon, fc(1, 13, 2), "balloon: not supported by firecracker 1.13.2: it needs 1.14.0 or newer"},
+		"balloon on 1.14.0":       {balloon, fc(1, 14, 0), ""},
+		"no huge pages on 1.7.0":  {small, fc(1, 7, 0), ""},
+		"nothing else, on 1.10.1": {microvm.Spec{HugePages: "2M"}, fc(1, 10, 1), ""},
+	} {
+		err := r.checkBoot(c.spec, c.l)
+		if (err == nil) != (c.says == "") || err != nil && (!errors.Is(err, microvm.ErrUnsupported) || !strings.Contains(err.Error(), c.says)) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 func TestDiffsThatWouldBeCorruptAreNotTaken(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {

@@ -38,7 +38,7 @@ func (r *Runtime) restore(ctx context.Context, id string, spec microvm.Spec) err
 	switch {
 	case err != nil:
 	case m.Cold:
-		err = r.checkBoot(restored, p.release)
+		err = r.checkCreate(restored, p.release)
 	default:
 		if wrote, err = r.writer(m.VMM, m.VMMVersion, m.VMMFormat); err == nil {
 			err = r.checkLoad(restored, from, wrote, p)

@@ -561,3 +561,22 @@ func TestARestoreThatTheReleaseBreaksIsRefused(t *testing.T) {
 		t.Errorf("it is %s", v.Status)
 	}
 }
+
+// A spec's stop mode is a default: that its hibernation would break is no reason
+// not to boot the VM.
+func TestAVMThatCouldNotWakeStartsAndStopsInAnotherMode(t *testing.T) {
+	t.Parallel()
+	c := emulating(t, "1.16.1")
+	c.emulatedDefects = true
+	r := open(t, c)
+	start(t, r, "a", microvm.Spec{Vsock: &microvm.Vsock{}, StopMode: microvm.StopModeHibernate})
+	must(t, r.StopVMMode(bg, "a", microvm.StopModeShutdown))
+	must(t, r.Close())
+	c = upgraded(c, "1.16.0")
+	r = open(t, c)
+	must(t, r.StartVM(bg, "a"))
+	if err := r.StopVM(bg, "a"); !errors.Is(err, microvm.ErrUnsupported) {
+		t.Errorf("hibernate: %v", err)
+	}
+	must(t, r.StopVMMode(bg, "a", microvm.StopModePause))
+}
