@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"strconv"
 	"sync"
 	"time"
@@ -40,8 +41,17 @@ type Kept struct {
 	read   func(f *os.File, cut int64) (int64, error) // nil, or asked before each cut
 
 	mu     sync.Mutex // held while the file is worked on
-	file   *os.File   // nil once closed
-	failed bool       // an error was reported already
+	file   *os.File   // nil once closed, and between two looks at a file in a directory
+	in     *place     // nil: the file is held open
+	closed bool
+	failed bool // an error was reported already
+}
+
+// place is where a file that is not held open is found again.
+type place struct {
+	dir      *os.File
+	name     string
+	dev, ino uint64
 }
 
 // coalesce is how long the Keeper rests after a look at files that did not need
@@ -80,7 +90,7 @@ func NewKeeper(log *slog.Logger) (*Keeper, error) {
 // ErrNoHoles is reported at once where the file system can't do it; then the
 // file is not in care.
 func (k *Keeper) Add(path string, maxBytes int64) (*Kept, error) {
-	return k.take(path, maxBytes, nil)
+	return k.take(path, maxBytes, nil, nil)
 }
 
 // AddRead is Add for a file that somebody has to read before it is cut. read is
@@ -92,23 +102,84 @@ func (k *Keeper) Add(path string, maxBytes int64) (*Kept, error) {
 // the Keeper's goroutine, and must not call the Keeper. The first look at the file
 // is left to that goroutine, too.
 func (k *Keeper) AddRead(path string, maxBytes int64, read func(f *os.File, cut int64) (int64, error)) (*Kept, error) {
-	return k.take(path, maxBytes, read)
+	return k.take(path, maxBytes, read, nil)
 }
 
-func (k *Keeper) take(path string, maxBytes int64, read func(*os.File, int64) (int64, error)) (*Kept, error) {
+// AddIn is AddRead, or Add when read is nil, for the file name in dir, and needs
+// no descriptor for it: dir serves any number of files, and has to stay open until
+// they are closed. The directory can be renamed and moved. A file that leaves it
+// is no longer in care.
+func (k *Keeper) AddIn(dir *os.File, name string, maxBytes int64, read func(f *os.File, cut int64) (int64, error)) (*Kept, error) {
+	if name == "" || filepath.Base(name) != name {
+		return nil, fmt.Errorf("keep console file: name: %q is not that of a file in a directory", name)
+	}
+	return k.take(filepath.Join(dir.Name(), name), maxBytes, read, &place{dir: dir, name: name})
+}
+
+func (k *Keeper) take(path string, maxBytes int64, read func(*os.File, int64) (int64, error), in *place) (*Kept, error) {
 	if maxBytes < MinBound {
 		return nil, fmt.Errorf("keep console file %s: maxBytes: %d is less than %d", path, maxBytes, MinBound)
 	}
-	f, err := open(path, os.O_RDWR)
+	var f *os.File
+	var err error
+	if in == nil {
+		f, err = open(path, os.O_RDWR)
+	} else {
+		f, err = in.open()
+	}
 	if err != nil {
 		return nil, err
 	}
-	kept := &Kept{keeper: k, max: maxBytes, read: read, file: f}
+	kept := &Kept{keeper: k, max: maxBytes, read: read, file: f, in: in}
+	if in != nil {
+		st, err := stat(f)
+		if err != nil {
+			_ = f.Close()
+			return nil, err
+		}
+		in.dev, in.ino = uint64(st.Dev), st.Ino
+	}
 	if err := kept.add(); err != nil {
 		_ = f.Close()
 		return nil, fmt.Errorf("keep console file %s: %w", path, err)
 	}
+	if in != nil {
+		kept.release()
+	}
 	return kept, nil
+}
+
+// open opens the file, whatever it is by now.
+func (p *place) open() (*os.File, error) {
+	var fd int
+	err := control(p.dir, func(dir int) (err error) {
+		fd, err = unix.Openat(dir, p.name, unix.O_RDWR|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("open console file: %w", &os.PathError{Op: "openat", Path: filepath.Join(p.dir.Name(), p.name), Err: err})
+	}
+	f := os.NewFile(uintptr(fd), filepath.Join(p.dir.Name(), p.name))
+	if st, err := stat(f); err != nil || st.Mode&unix.S_IFMT != unix.S_IFREG {
+		_ = f.Close()
+		if err == nil {
+			err = fmt.Errorf("open console file: %s is not a regular file", f.Name())
+		}
+		return nil, err
+	}
+	return f, nil
+}
+
+// look says how big the file in its place is: there is false when it has left.
+func (p *place) look() (st unix.Stat_t, there bool, err error) {
+	err = control(p.dir, func(dir int) error { return unix.Fstatat(dir, p.name, &st, unix.AT_SYMLINK_NOFOLLOW) })
+	if errors.Is(err, unix.ENOENT) {
+		return st, false, nil
+	}
+	if err != nil {
+		return st, false, fmt.Errorf("stat %s: %w", filepath.Join(p.dir.Name(), p.name), err)
+	}
+	return st, uint64(st.Dev) == p.dev && st.Ino == p.ino, nil
 }
 
 func (kept *Kept) add() error {
@@ -175,10 +246,18 @@ func tryPunch(f *os.File) error {
 func (kept *Kept) check() (trimmed bool, err error) {
 	kept.mu.Lock()
 	defer kept.mu.Unlock()
-	if kept.file == nil {
+	var st unix.Stat_t
+	switch {
+	case kept.file != nil:
+		st, err = stat(kept.file)
+	case kept.in != nil && !kept.closed:
+		var there bool
+		if st, there, err = kept.in.look(); err == nil && !there {
+			return false, nil
+		}
+	default:
 		return false, nil
 	}
-	st, err := stat(kept.file)
 	if err != nil {
 		return false, err
 	}
@@ -188,6 +267,21 @@ func (kept *Kept) check() (trimmed bool, err error) {
 	cut := cutAt(st, kept.max/2)
 	if cut == 0 {
 		return false, nil
+	}
+	if kept.file == nil {
+		f, err := kept.in.open()
+		if err != nil {
+			return false, err
+		}
+		kept.file = f
+		defer func() {
+			_ = f.Close()
+			kept.file = nil
+		}()
+		// It may have changed places since.
+		if st, err = stat(f); err != nil || uint64(st.Dev) != kept.in.dev || st.Ino != kept.in.ino {
+			return false, err
+		}
 	}
 	var readErr error
 	if kept.read != nil {
@@ -221,6 +315,13 @@ func (kept *Kept) Close() {
 		_, _ = unix.InotifyRmWatch(k.fd, uint32(kept.watch))
 	}
 	k.mu.Unlock()
+	kept.end()
+}
+
+func (kept *Kept) end() {
+	kept.mu.Lock()
+	kept.closed = true
+	kept.mu.Unlock()
 	kept.release()
 }
 
@@ -249,7 +350,7 @@ func (k *Keeper) Close() error {
 	k.mu.Unlock()
 	<-k.ended
 	for _, kept := range files {
-		kept.release()
+		kept.end()
 	}
 	return err
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -269,3 +270,77 @@ func TestAFailureIsReportedOnceForEachFile(t *testing.T) {
 type writerFunc func([]byte) (int, error)
 
 func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
+
+func TestFilesInADirectoryNeedNoDescriptorOfTheirOwn(t *testing.T) {
+	path, vmm := newConsole(t)
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dir.Close()
+	k := newKeeper(t)
+	before := openDescriptors(t)
+	kept, err := k.AddIn(dir, filepath.Base(path), MinBound, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer kept.Close()
+	if n := openDescriptors(t) - before; n != 0 {
+		t.Errorf("%d descriptors", n)
+	}
+	write(t, vmm, numbered(0, 1<<20))
+	eventually(t, "the file is cut", func() bool { return onDisk(t, vmm) <= MinBound })
+	// A VM is renamed by its directory.
+	moved := filepath.Dir(path) + ".moved"
+	if err := os.Rename(filepath.Dir(path), moved); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(moved) })
+	write(t, vmm, numbered(0, 1<<20))
+	eventually(t, "the file is cut in its renamed directory", func() bool { return onDisk(t, vmm) <= MinBound })
+	// What takes its place is another file, and not in care.
+	moved = filepath.Join(moved, filepath.Base(path))
+	if err := os.Remove(moved); err != nil {
+		t.Fatal(err)
+	}
+	other, err := Create(moved)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	write(t, other, numbered(0, 1<<20))
+	write(t, vmm, []byte("an event\n"))
+	time.Sleep(3 * coalesce)
+	if n := onDisk(t, other); n < 1<<20 {
+		t.Errorf("the new file of the old name was cut to %d bytes", n)
+	}
+	if n := openDescriptors(t) - before; n != 1 { // that of the other file
+		t.Errorf("%d descriptors in the end", n)
+	}
+}
+
+func TestAddInRefusesWhatItCannotKeep(t *testing.T) {
+	t.Parallel()
+	path, _ := newConsole(t)
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dir.Close()
+	if err := os.Symlink(path, filepath.Join(dir.Name(), "link")); err != nil {
+		t.Fatal(err)
+	}
+	k := newKeeper(t)
+	for _, name := range []string{"", ".", "..", "../x", "link", "missing", filepath.Base(dir.Name()) + "/x"} {
+		if kept, err := k.AddIn(dir, name, MinBound, nil); err == nil {
+			kept.Close()
+			t.Errorf("%q is kept", name)
+		}
+	}
+	if _, err := k.AddIn(dir, "missing", MinBound, nil); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a missing file: %v", err)
+	}
+	if _, err := k.AddIn(dir, filepath.Base(path), 1, nil); err == nil {
+		t.Error("a bound of 1 byte is taken")
+	}
+}

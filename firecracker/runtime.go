@@ -150,6 +150,7 @@ type machine struct {
 	api  *fcapi.Client
 	path string // of the API socket that api connects to
 	kept []*console.Kept
+	dir  *os.File // the run directory, for kept
 
 	released chan struct{} // closed by release
 }
@@ -194,6 +195,10 @@ func (m *machine) release() {
 		k.Close()
 	}
 	m.kept = nil
+	if m.dir != nil {
+		m.dir.Close()
+		m.dir = nil
+	}
 	m.proc.Close()
 	if !m.isReleased() {
 		close(m.released)
@@ -344,31 +349,33 @@ func (r *Runtime) keep(m *machine, dir string) {
 	if m.isReleased() {
 		return
 	}
-	for _, f := range []struct {
-		name string
-		max  int64
-	}{
-		{consoleFile, r.cfg.ConsoleBytes},
-		{filepath.Join(runName, logFile), r.cfg.LogBytes},
-		{filepath.Join(runName, stderrFile), r.cfg.LogBytes},
-		{filepath.Join(runName, metricsFile), r.cfg.LogBytes},
-	} {
-		path := filepath.Join(dir, f.name)
-		var k *console.Kept
-		var err error
-		if filepath.Base(path) == metricsFile {
-			k, err = r.keeper.AddRead(path, f.max, r.beforeCut(identity(&m.ident)))
-		} else {
-			k, err = r.keeper.Add(path, f.max)
-		}
+	var kept []*console.Kept
+	add := func(name string, k *console.Kept, err error) {
 		switch {
 		case err == nil:
-			m.kept = append(m.kept, k)
+			kept = append(kept, k)
 		case isMissing(err):
 		default:
-			r.cfg.Log.Warn("a file of a VM is not bounded", "vm", m.id, "file", f.name, "err", err)
+			r.cfg.Log.Warn("a file of a VM is not bounded", "vm", m.id, "file", name, "err", err)
 		}
 	}
+	// The console is known by its inode, wherever a user moves it. What the VMM
+	// writes beside it stays in the run directory: one descriptor is enough.
+	k, err := r.keeper.Add(filepath.Join(dir, consoleFile), r.cfg.ConsoleBytes)
+	add(consoleFile, k, err)
+	if m.dir, err = os.Open(filepath.Join(dir, runName)); err != nil {
+		add(runName, nil, err)
+	} else {
+		for _, name := range []string{logFile, stderrFile, metricsFile} {
+			var read func(*os.File, int64) (int64, error)
+			if name == metricsFile {
+				read = r.beforeCut(identity(&m.ident))
+			}
+			k, err := r.keeper.AddIn(m.dir, name, r.cfg.LogBytes, read)
+			add(name, k, err)
+		}
+	}
+	m.kept = append(m.kept, kept...)
 }
 
 // register makes a VMM known and watches for its death. It returns the one that
