@@ -40,6 +40,9 @@ type FieldError struct {
 	Field string // as in a spec file: "drives[1].path"
 	Value string // what was given, as Go would print it
 	Rule  string // what is allowed
+	// Err is what was found instead, such as an *image.KernelError; nil where
+	// the value alone is at fault. Rule has its text.
+	Err error
 }
 
 func (e *FieldError) Error() string {
@@ -48,6 +51,9 @@ func (e *FieldError) Error() string {
 
 // Is makes the error ErrInvalidSpec.
 func (e *FieldError) Is(target error) bool { return target == ErrInvalidSpec }
+
+// Unwrap returns the cause.
+func (e *FieldError) Unwrap() error { return e.Err }
 
 // Error is the evidence that a failed verb leaves. Err is the cause and is what
 // errors.Is and errors.As look through to.

@@ -55,7 +55,7 @@ func (r *Runtime) FollowConsole(ctx context.Context, id string, lines int) (io.R
 		if isMissing(err) {
 			err = fmt.Errorf("no console: the VM is %s and has no serial output: %w", rec.Status, err)
 		}
-		return nil, &microvm.Error{Verb: verb, VMID: id, Err: err}
+		return nil, r.withEvidence(&microvm.Error{Verb: verb, VMID: id, Err: err}, rec)
 	}
 	return console.NewReader(ctx, f), nil
 }
@@ -75,7 +75,7 @@ func (r *Runtime) ConsoleInput(ctx context.Context, id string) (io.WriteCloser, 
 		return nil, err
 	}
 	fail := func(err error, remedy string) error {
-		return &microvm.Error{Verb: verb, VMID: id, Err: err, Remedy: remedy}
+		return r.withEvidence(&microvm.Error{Verb: verb, VMID: id, Err: err, Remedy: remedy}, rec)
 	}
 	if rec.Spec.Console == nil || !rec.Spec.Console.Input {
 		return nil, fail(fmt.Errorf("%w: its spec has no console.input", microvm.ErrUnsupported), "create the VM with console.input")
@@ -109,7 +109,7 @@ func (r *Runtime) DialVsock(ctx context.Context, id string, port uint32) (net.Co
 		return nil, err
 	}
 	fail := func(err error, remedy string) error {
-		return &microvm.Error{Verb: verb, VMID: id, Err: err, Remedy: remedy}
+		return r.withEvidence(&microvm.Error{Verb: verb, VMID: id, Err: err, Remedy: remedy}, rec)
 	}
 	if rec.Spec.Vsock == nil {
 		return nil, fail(fmt.Errorf("%w: its spec has no vsock", microvm.ErrUnsupported), "create the VM with vsock")
@@ -131,10 +131,14 @@ func (r *Runtime) DialVsock(ctx context.Context, id string, port uint32) (net.Co
 	d := vsock.Dialer{Retry: true}
 	c, err := d.Dial(ctx, vsockOnHost(rec.Spec, filepath.Join(r.store.Dir(rec.ID), runName)), port)
 	if err != nil {
-		if errors.Is(context.Cause(ctx), errGuestEnded) {
+		ended := errors.Is(context.Cause(ctx), errGuestEnded)
+		if ended {
 			err = fmt.Errorf("%w: %w", errGuestEnded, err)
 		}
-		return nil, fail(err, "")
+		e := &microvm.Error{Verb: verb, VMID: id, Err: err, Retry: !ended}
+		// A guest that lives and does not answer may say why, too.
+		e.Log, e.Console = evidence(r.store.Dir(rec.ID))
+		return nil, e
 	}
 	return c, nil
 }

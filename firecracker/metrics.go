@@ -22,12 +22,12 @@ import (
 // out. fcapi.Totals gives them by device.
 func (r *Runtime) ReadMetrics(ctx context.Context, id string) (microvm.Metrics, error) {
 	const verb = "read the metrics of"
-	fail := func(err error, remedy string) (microvm.Metrics, error) {
-		return microvm.Metrics{}, &microvm.Error{Verb: verb, VMID: id, Err: hostError(err), Remedy: remedy}
-	}
 	rec, dir, err := r.runOf(ctx, verb, id)
 	if err != nil {
 		return microvm.Metrics{}, err
+	}
+	fail := func(err error, remedy string) (microvm.Metrics, error) {
+		return microvm.Metrics{}, r.withEvidence(&microvm.Error{Verb: verb, VMID: id, Err: hostError(err), Remedy: remedy}, rec)
 	}
 	m, err := r.machine(rec)
 	if dir != nil {

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/tangle-network/microvm"
-	"github.com/tangle-network/microvm/console"
 	"github.com/tangle-network/microvm/fcapi"
 	"github.com/tangle-network/microvm/internal/record"
 	"github.com/tangle-network/microvm/vmm"
@@ -77,9 +76,15 @@ func (r *Runtime) lockError(verb, id string, err error) error {
 	if errors.Is(err, record.ErrUnreadable) {
 		e.Err = fmt.Errorf("%w: %w", microvm.ErrHost, err)
 		e.Remedy = "put its vm.json right, or end its VMM and move " + r.store.Dir(id) + " away"
+		e.Log, e.Console = evidence(r.store.Dir(id))
 		return e
 	}
 	e.Retry, e.Remedy = advice(err)
+	if !errors.Is(err, microvm.ErrVMNotFound) {
+		if rec, err := r.store.Load(id); err == nil {
+			return r.withEvidence(e, rec)
+		}
+	}
 	return e
 }
 
@@ -156,20 +161,11 @@ func (o *op) fail(err error) error {
 	return e
 }
 
-const evidenceBytes = 4 << 10
-
-// gather reads the ends of the log and of the console before they are removed.
+// gather reads the ends of the log and of the console before they are removed. A
+// verb that is refused at once has none, unless the VM has ended by itself.
 func (o *op) gather() {
-	if o.stage == "" {
-		return
-	}
-	for _, name := range []string{logFile, stderrFile} {
-		if b, err := console.Tail(filepath.Join(o.runDir(), name), 20, evidenceBytes); err == nil {
-			o.log += console.Sanitize(b, evidenceBytes)
-		}
-	}
-	if b, err := console.Tail(o.consolePath(), 20, evidenceBytes); err == nil {
-		o.console = console.Sanitize(b, evidenceBytes)
+	if o.log == "" && o.console == "" && (o.stage != "" || o.Rec != nil && o.r.endedUnasked(o.Rec)) {
+		o.log, o.console = evidence(o.Dir)
 	}
 }
 

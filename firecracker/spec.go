@@ -67,7 +67,7 @@ func (r *Runtime) resolve(s microvm.Spec) (microvm.Spec, error) {
 func checkHost(s *microvm.Spec) error {
 	var errs []error
 	fault := func(field, value string, err error) {
-		errs = append(errs, &microvm.FieldError{Field: field, Value: fmt.Sprintf("%q", value), Rule: err.Error()})
+		errs = append(errs, &microvm.FieldError{Field: field, Value: fmt.Sprintf("%q", value), Rule: err.Error(), Err: err})
 	}
 	abs := func(field string, p *string) {
 		a, err := filepath.Abs(*p)

@@ -50,7 +50,13 @@ func (r *Runtime) Watch(ctx context.Context) (<-chan microvm.Event, error) {
 // WaitVM waits until the VM has one of the states.
 func (r *Runtime) WaitVM(ctx context.Context, id string, states ...microvm.Status) (microvm.View, error) {
 	fail := func(v microvm.View, err error) (microvm.View, error) {
-		return v, &microvm.Error{Verb: "wait for", VMID: id, Err: err}
+		e := &microvm.Error{Verb: "wait for", VMID: id, Err: err}
+		if v.UID != "" && !errors.Is(err, microvm.ErrVMNotFound) {
+			if rec, err := r.store.Load(id); err == nil && rec.UID == v.UID {
+				e = r.withEvidence(e, rec)
+			}
+		}
+		return v, e
 	}
 	if len(states) == 0 {
 		return fail(microvm.View{}, fmt.Errorf("%w: no state to wait for", microvm.ErrInvalidSpec))
