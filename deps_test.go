@@ -38,10 +38,11 @@ var imports = map[string]struct{ ours, others []string }{
 	"internal/record": {[]string{"."}, linux},
 	"firecracker":     {[]string{".", "fcapi", "vmm", "console", "vsock", "snapshot", "image", "internal/record"}, linux},
 
-	"image/internal/decompress": {nil, unpackers},
-	"internal/tinyguest":        {nil, none},
-	"internal/testreal":         {[]string{"vmm"}, linux},
-	"internal/leaktest":         {nil, []string{"go.uber.org/goleak"}},
+	"image/internal/decompress":  {nil, unpackers},
+	"internal/tinyguest":         {nil, none},
+	"internal/testreal":          {[]string{"image/kernel", "image/rootfs", "vmm"}, unpackers},
+	"internal/testreal/hostinit": {nil, linux},
+	"internal/leaktest":          {nil, []string{"go.uber.org/goleak"}},
 
 	"fcemu":            {[]string{"fcapi"}, linux},
 	"fcemu/fidelity":   {nil, none},

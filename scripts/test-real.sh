@@ -4,7 +4,8 @@
 #
 # usage: test-real.sh FIRECRACKER [JAILER]
 #
-# STEPS="tiny linux" chooses steps, VERBOSE=1 shows all output.
+# STEPS="tiny linux nested" chooses steps, RUN=REGEXP tests with Linux guests,
+# VERBOSE=1 shows all output.
 set -eu
 cd "$(dirname "$0")/.."
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
@@ -17,4 +18,4 @@ mkdir -p build/real
 go build -o build/real/testreal ./internal/testreal
 # exec: signals reach it, and its exit code is ours.
 exec build/real/testreal -firecracker "$1" -jailer "${2:-}" \
-	-steps "${STEPS:-tiny linux}" ${VERBOSE:+-v}
+	-steps "${STEPS:-tiny linux nested}" -run "${RUN:-}" ${VERBOSE:+-v}

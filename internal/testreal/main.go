@@ -1,10 +1,11 @@
 //go:build linux
 
 // Program testreal is "make test-real": it runs the tests against a real
-// Firecracker, in steps, and says what each ran on.
+// Firecracker, in three steps, and says what each ran on.
 //
 //	tiny    a guest of a few hundred bytes, on any /dev/kvm that opens
 //	linux   Linux guests, where KVM can boot Linux
+//	nested  Linux guests, elsewhere: in a Linux host of its own under QEMU
 //
 // It exits with 0 if no test failed and at least one step ran, with 1 if not, and
 // with 2 if it was called wrongly.
@@ -46,6 +47,7 @@ type session struct {
 	guest       string // folder with vmlinux, initrd, rootfs.ext4, linux-image.deb
 	work        string // folder for what is made here
 	bound       time.Duration
+	pattern     string // of tests with Linux guests; empty: each step's own
 	kvm         kvm
 	linuxRan    bool
 }
@@ -60,6 +62,7 @@ type step struct {
 var steps = []step{
 	{"tiny", "tiny guest on /dev/kvm", (*session).tiny},
 	{"linux", "Linux guest on /dev/kvm", (*session).linux},
+	{"nested", "Linux guest in a nested host", (*session).nested},
 }
 
 func run(ctx context.Context, args []string, out io.Writer) int {
@@ -68,10 +71,11 @@ func run(ctx context.Context, args []string, out io.Writer) int {
 	flags.SetOutput(out)
 	firecracker := flags.String("firecracker", "", "the firecracker binary")
 	jailer := flags.String("jailer", "", "the jailer binary")
-	wanted := flags.String("steps", "tiny linux", "which steps to run")
+	wanted := flags.String("steps", "tiny linux nested", "which steps to run")
 	flags.StringVar(&s.guest, "guest", "build/guest", "folder with the guest's kernel, initrd and disk")
 	flags.StringVar(&s.work, "work", "build/real", "folder for the nested host")
 	flags.DurationVar(&s.bound, "bound", 40*time.Minute, "time that each step may take")
+	flags.StringVar(&s.pattern, "run", "", "which tests of ./firecracker to run with Linux guests (default: see docs/testing.md)")
 	flags.BoolVar(&s.verbose, "v", false, "show the output of tests that pass, too")
 	if err := flags.Parse(args); err != nil {
 		return 2
@@ -79,7 +83,7 @@ func run(ctx context.Context, args []string, out io.Writer) int {
 	names := strings.Fields(*wanted)
 	for _, n := range names {
 		if !slices.ContainsFunc(steps, func(s step) bool { return s.name == n }) {
-			s.say("test-real: there is no step %q; the steps are tiny and linux", n)
+			s.say("test-real: there is no step %q; the steps are tiny, linux and nested", n)
 			return 2
 		}
 	}
