@@ -44,8 +44,8 @@ func (e *UnsupportedError) Unwrap() error { return ErrUnsupported }
 
 // Supports reports whether the release v understands r: the endpoint, every
 // field of the body as it is encoded (whatever its Go type is), and values that
-// came later than their field. The error is an *UnsupportedError, or
-// ErrInvalidRequest. Releases before 1.7.0 support nothing. For a line newer
+// came later than their field. The error is an *UnsupportedError, of several
+// things that v lacks for that which came last, or ErrInvalidRequest. Releases before 1.7.0 support nothing. For a line newer
 // than 1.17, what the table does not know passes.
 func Supports(v Version, r Request) error {
 	body, err := r.body()
@@ -56,6 +56,21 @@ func Supports(v Version, r Request) error {
 }
 
 func supports(v Version, r Request, body []byte) error {
+	err := lacking(v, r, body)
+	// A release that has the first thing that is missing may lack another: what
+	// is named has to be enough.
+	for e, ok := err.(*UnsupportedError); ok && len(e.Need) > 0; {
+		var next *UnsupportedError
+		if next, ok = lacking(e.Need[len(e.Need)-1], r, body).(*UnsupportedError); ok {
+			next.Have = v
+			e, err = next, next
+		}
+	}
+	return err
+}
+
+// lacking finds the first thing that v lacks.
+func lacking(v Version, r Request, body []byte) error {
 	known, ok := endpoints[r.endpoint()]
 	if !ok && v.beyondTable() {
 		return nil

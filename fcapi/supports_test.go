@@ -202,3 +202,25 @@ func FuzzSupports(f *testing.F) {
 		}
 	})
 }
+
+func TestWhatIsNamedIsEnoughForTheWholeRequest(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		r    Request
+		says string
+	}{
+		{PutSerialRequest(SerialDevice{RateLimiter: &TokenBucket{Size: 1, RefillTime: 1}}),
+			`PUT /serial: field "rate_limiter": not supported by Firecracker 1.7.0: it needs 1.16.0 or newer`},
+		{PutSerialRequest(SerialDevice{SerialOutPath: "p"}), `PUT /serial: not supported by Firecracker 1.7.0: it needs 1.14.0 or newer`},
+		{LoadSnapshotRequest(SnapshotLoad{SnapshotPath: "s", VsockOverride: &VsockOverride{UDSPath: "u"},
+			NetworkOverrides: []NetworkOverride{{IfaceID: "e", HostDevName: "t"}}}),
+			`PUT /snapshot/load: field "vsock_override": not supported by Firecracker 1.7.0: it needs 1.16.0 or newer`},
+		{Request{Method: "PUT", Path: "/serial", Body: json.RawMessage(`{"nobody":1}`)},
+			`PUT /serial: field "nobody": not supported by Firecracker 1.7.0: no release up to 1.17 has it`},
+	} {
+		err := Supports(Version{1, 7, 0}, c.r)
+		if err == nil || err.Error() != c.says {
+			t.Errorf("%v\nwant %s", err, c.says)
+		}
+	}
+}

@@ -215,7 +215,7 @@ func TestWhatTheReleaseDoesNotKnowIsRefusedBeforeAnythingIsStarted(t *testing.T)
 	}{
 		"balloon hinting":   {microvm.Spec{Balloon: &microvm.Balloon{FreePageHinting: true}}, "it needs 1.14.0 or newer"},
 		"balloon reporting": {microvm.Spec{Balloon: &microvm.Balloon{FreePageReporting: true}}, "it needs 1.14.0 or newer"},
-		"serial limit":      {microvm.Spec{Serial: &microvm.Serial{RateLimit: microvm.PerSecond(1000)}}, "it needs 1.14.0 or newer"},
+		"serial limit":      {microvm.Spec{Serial: &microvm.Serial{RateLimit: microvm.PerSecond(1000)}}, "it needs 1.16.0 or newer"},
 		"vsock path of a restore": {microvm.Spec{RestoreFrom: &microvm.RestoreFrom{VMID: "a", SnapshotID: "s", VsockPath: filepath.Join(t.TempDir(), "v.sock")}},
 			`field "vsock_override": not supported by Firecracker 1.13.2: it needs 1.16.0 or newer`},
 	} {
