@@ -167,7 +167,7 @@ func TestOldReleasesAreSpared(t *testing.T) {
 		"mtu on 1.16":            {microvm.Spec{NetworkInterfaces: []microvm.NetworkInterface{{ID: "eth0", MTU: 1400}}}, fc(1, 16, 0), ""},
 		"hinting on 1.13":        {microvm.Spec{Balloon: &microvm.Balloon{FreePageHinting: true}}, fc(1, 13, 2), `"free_page_hinting": not supported by Firecracker 1.13.2: it needs 1.14.0`},
 		"serial limit on 1.15":   {microvm.Spec{Serial: &microvm.Serial{RateLimit: microvm.PerSecond(1)}}, fc(1, 15, 1), `"rate_limiter": not supported by Firecracker 1.15.1: it needs 1.16.0`},
-		"serial limit on 1.13":   {microvm.Spec{Serial: &microvm.Serial{RateLimit: microvm.PerSecond(1)}}, fc(1, 13, 0), `PUT /serial: not supported by Firecracker 1.13.0: it needs 1.14.0`},
+		"serial limit on 1.13":   {microvm.Spec{Serial: &microvm.Serial{RateLimit: microvm.PerSecond(1)}}, fc(1, 13, 0), `PUT /serial: field "rate_limiter": not supported by Firecracker 1.13.0: it needs 1.16.0`},
 		"imds_compat on 1.12":    {microvm.Spec{MMDS: &microvm.MMDS{IMDSCompat: true}}, fc(1, 12, 1), `"imds_compat": not supported by Firecracker 1.12.1: it needs 1.13.0`},
 		"nothing special on 1.7": {microvm.Spec{}, fc(1, 7, 0), ""},
 		"anything on 1.6":        {microvm.Spec{}, fc(1, 6, 0), "not supported by Firecracker 1.6.0: it needs 1.7.0"},
@@ -175,7 +175,7 @@ func TestOldReleasesAreSpared(t *testing.T) {
 			"vsock: not supported: firecracker 1.16.0 has the defect vsock-dead-on-restore"},
 		"hibernate with vsock on 1.16.1": {microvm.Spec{StopMode: microvm.StopModeHibernate, Vsock: &microvm.Vsock{CID: 3}}, fc(1, 16, 1), ""},
 	} {
-		err := r.checkBoot(c.spec, c.l)
+		err := r.checkCreate(c.spec, c.l)
 		if c.says == "" {
 			if err != nil {
 				t.Errorf("%s: %v", name, err)

@@ -38,7 +38,7 @@ func (s *session) tiny(ctx context.Context, t *tally) (string, error) {
 	// The tests of fcemu that can compare with a real one do; its others, and those
 	// of packages that start VMMs here and there, prove nothing about a real one.
 	for _, g := range [][]string{
-		{"./firecracker", "./fcemu"},
+		{"./firecracker", "./fcemu", "./fcemu/fidelity"},
 		{"-run", "Real", "./fcapi", "./vmm", "./cmd/microvm"},
 	} {
 		if err := s.goTest(ctx, t, nil, g...); err != nil {
@@ -71,32 +71,48 @@ func (s *session) linux(ctx context.Context, t *tally) (string, error) {
 const trial = 20 * time.Second
 
 // tryLinux boots the guest with our own command line, and says why it can't.
-func (s *session) tryLinux(ctx context.Context) (string, error) {
+func (s *session) tryLinux(ctx context.Context) (why string, err error) {
 	state, err := os.MkdirTemp("", "microvm-real-")
 	if err != nil {
 		return "", err
 	}
-	defer os.RemoveAll(state)
-	microvm := func(args ...string) (string, error) {
+	microvm := func(ctx context.Context, args ...string) (string, error) {
 		cmd := exec.CommandContext(ctx, "bin/microvm", append([]string{"--firecracker", s.firecracker.Path, "--state-dir", state}, args...)...)
 		cmd.Env = append(environment(), "MICROVM_GUEST_DIR="+s.guest)
+		cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) } // it undoes what it has begun
+		cmd.WaitDelay = 30 * time.Second
 		out, err := cmd.CombinedOutput()
-		return strings.TrimSpace(string(out)), err
-	}
-	for _, args := range [][]string{{"create", "trial"}, {"start", "trial"}} {
-		if out, err := microvm(args...); err != nil {
-			return "", fmt.Errorf("try an ordinary Linux kernel: microvm %s: %w: %s", strings.Join(args, " "), err, out)
+		text := strings.TrimSpace(string(out))
+		if err != nil {
+			err = fmt.Errorf("microvm %s: %w: %s", strings.Join(args, " "), err, text)
 		}
+		return text, err
 	}
-	_, booted := microvm("wait", "--console", "^GUEST-READY", "--timeout", trial.String(), "trial")
-	log, logErr := microvm("logs", "trial")
-	gone, err := microvm("destroy", "trial")
-	if err := errors.Join(logErr, err); err != nil {
-		return "", fmt.Errorf("look at the trial's console, and destroy it: %w: %s %s", err, log, gone)
+	if _, err := microvm(ctx, "create", "trial"); err != nil {
+		return "", errors.Join(err, os.RemoveAll(state))
 	}
-	if booted == nil {
+	// A guest that spins must not outlive us, whoever interrupts us.
+	defer func() {
+		_, gone := microvm(context.WithoutCancel(ctx), "destroy", "trial")
+		if gone == nil {
+			gone = os.RemoveAll(state)
+		}
+		err = errors.Join(err, gone)
+	}()
+	if _, err := microvm(ctx, "start", "trial"); err != nil {
+		return "", err
+	}
+	_, trialErr := microvm(ctx, "wait", "--console", "^GUEST-READY", "--timeout", trial.String(), "trial")
+	if trialErr == nil {
 		s.say("an ordinary Linux kernel boots here")
 		return "", nil
+	}
+	if ctx.Err() != nil {
+		return "", trialErr
+	}
+	log, err := microvm(ctx, "logs", "trial")
+	if err != nil {
+		return "", err
 	}
 	said := "its console stayed empty"
 	if log != "" {

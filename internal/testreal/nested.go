@@ -57,6 +57,8 @@ func (h host) arguments() []string {
 
 // runHost boots the host and reads the tests' output until it powers off.
 func (s *session) runHost(ctx context.Context, t *tally, qemu string, h host) error {
+	ctx, end := context.WithCancel(ctx)
+	defer end()
 	cmd := exec.CommandContext(ctx, qemu, h.arguments()...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
 	cmd.WaitDelay = 10 * time.Second
@@ -70,8 +72,11 @@ func (s *session) runHost(ctx context.Context, t *tally, qemu string, h host) er
 		return err
 	}
 	code, err := s.convert(ctx, t, out)
+	if err != nil {
+		end() // nobody reads what the host says any more
+	}
 	if wait := cmd.Wait(); wait != nil {
-		err = errors.Join(ctx.Err(), fmt.Errorf("qemu: %w: %s", wait, complaints.Bytes()), err)
+		err = errors.Join(err, fmt.Errorf("qemu: %w: %s", wait, complaints.Bytes()))
 	}
 	switch {
 	case err != nil:
