@@ -33,6 +33,10 @@ esac
 func mute(t *testing.T, text string) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "vmm")
+	// A child that is forked meanwhile would hold it open, and keep it from being
+	// executed.
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
 	must(t, os.WriteFile(path, []byte("#!/bin/sh\n"+text), 0o700))
 	return path
 }

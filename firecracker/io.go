@@ -82,7 +82,7 @@ func (r *Runtime) ConsoleInput(ctx context.Context, id string) (io.WriteCloser, 
 	}
 	if _, err := r.machine(rec); err != nil {
 		if errors.Is(err, vmm.ErrGone) {
-			err = &microvm.TransitionError{VMID: id, From: rec.Status, To: rec.Status}
+			err = noVMM(rec)
 		}
 		return nil, fail(err, "start the VM")
 	}
@@ -145,10 +145,22 @@ func (r *Runtime) DialVsock(ctx context.Context, id string, port uint32) (net.Co
 
 var errGuestEnded = errors.New("the VMM has ended")
 
+// noVMM refuses what needs a VMM. A record may not know of its end yet.
+func noVMM(rec *record.Record) error {
+	from := rec.Status
+	if from == microvm.StatusRunning {
+		from = microvm.StatusStopped
+	}
+	return &microvm.TransitionError{VMID: rec.ID, From: from, To: microvm.StatusRunning}
+}
+
 // running is the VMM of a running VM.
 func (r *Runtime) running(rec *record.Record) (*machine, error) {
 	m, err := r.machine(rec)
-	if errors.Is(err, vmm.ErrGone) || err == nil && rec.Status != microvm.StatusRunning {
+	switch {
+	case errors.Is(err, vmm.ErrGone):
+		return nil, noVMM(rec)
+	case err == nil && rec.Status != microvm.StatusRunning:
 		return nil, &microvm.TransitionError{VMID: rec.ID, From: rec.Status, To: microvm.StatusRunning}
 	}
 	return m, err

@@ -30,6 +30,8 @@ var under struct {
 	real   bool
 	kernel string
 	rootfs string
+	// witness is a script: see apifaults_test.go.
+	witness string
 }
 
 func TestMain(m *testing.M) { os.Exit(run(m)) }
@@ -89,6 +91,10 @@ func prepare(dir string) error {
 	}
 	under.rootfs = filepath.Join(dir, "rootfs")
 	if err := os.WriteFile(under.rootfs, []byte(strings.Repeat("root disk\n", 1<<12)), 0o600); err != nil {
+		return err
+	}
+	under.witness = filepath.Join(dir, "witness")
+	if err := os.WriteFile(under.witness, []byte(witness), 0o700); err != nil {
 		return err
 	}
 	if path := os.Getenv("MICROVM_TEST_FIRECRACKER"); path != "" {
@@ -208,6 +214,12 @@ func (s step) run(ctx context.Context, r *Runtime) error {
 		return r.DeleteSnapshot(ctx, s.ID, s.Other)
 	case "destroy":
 		return r.DestroyVM(ctx, s.ID)
+	case "metrics":
+		m, err := r.ReadMetrics(ctx, s.ID)
+		if err == nil && m.Trouble != "" {
+			err = &microvm.Error{Verb: "read the metrics of", VMID: s.ID, Err: errors.New(m.Trouble)}
+		}
+		return err
 	case "fork":
 		return r.ForkVM(ctx, s.ID, s.Other)
 	case "rename":

@@ -34,7 +34,7 @@ func (r *Runtime) ReadMetrics(ctx context.Context, id string) (microvm.Metrics, 
 		defer dir.Close()
 	}
 	if errors.Is(err, vmm.ErrGone) {
-		return fail(&microvm.TransitionError{VMID: id, From: rec.Status, To: microvm.StatusRunning}, "start the VM")
+		return fail(noVMM(rec), "start the VM")
 	}
 	if err != nil {
 		return fail(err, "")
@@ -64,7 +64,7 @@ func (r *Runtime) ReadMetrics(ctx context.Context, id string) (microvm.Metrics, 
 		use.ResidentBytes += guest.ResidentBytes
 	}
 	if errors.Is(err, vmm.ErrGone) {
-		return fail(&microvm.TransitionError{VMID: id, From: rec.Status, To: microvm.StatusRunning}, "start the VM")
+		return fail(noVMM(rec), "start the VM")
 	}
 	if err != nil {
 		return fail(err, "")
@@ -110,6 +110,9 @@ func (r *Runtime) flushMetrics(ctx context.Context, dir *os.File) error {
 	defer cancel()
 	c := fcapi.New(fmt.Sprintf("/proc/self/fd/%d/%s", dir.Fd(), apiSocket))
 	err := c.FlushMetrics(ctx)
+	if errors.Is(err, context.DeadlineExceeded) {
+		err = fmt.Errorf("%w: %w", err, muteError(r.cfg.APITimeout))
+	}
 	return errors.Join(err, c.Close())
 }
 

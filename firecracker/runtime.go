@@ -457,7 +457,7 @@ func (r *Runtime) died(uid string, m *machine) {
 		}
 		o, err := r.begin(r.ctx, "watch", id) // settles
 		if err != nil {
-			if !errors.Is(err, microvm.ErrVMNotFound) && r.ctx.Err() == nil {
+			if !errors.Is(err, microvm.ErrVMNotFound) && !errors.Is(err, ErrClosed) && r.ctx.Err() == nil {
 				r.cfg.Log.Error("the end of a VMM can't be recorded", "vm", id, "err", err)
 			}
 			continue
