@@ -50,10 +50,11 @@ lint: setup-build
 fuzz: setup-build
 	scripts/fuzz.sh $(FUZZTIME)
 
-# The samples of the emulator and of each VMM that is given.
+# The samples of the emulator and of each VMM that is given. SCRATCH is a directory
+# on the disk to measure; the default is that of temporary files.
 bench: setup-build
 	CGO_ENABLED=0 go build -trimpath -o build/fcemu ./cmd/fcemu
-	cd bench && go build -o ../build/bench . && ../build/bench -fcemu ../build/fcemu -firecracker "$(FIRECRACKER)"
+	cd bench && go build -o ../build/bench . && ../build/bench -fcemu ../build/fcemu -firecracker "$(FIRECRACKER)" -scratch "$(SCRATCH)"
 
 setup-build setup-demo setup-test: setup-%:
 	scripts/setup.sh $*

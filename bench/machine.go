@@ -27,7 +27,11 @@ func circumstances(s *samples, set setting, name string, peer bool) error {
 	s.says("on", name)
 	s.says("vmm", vmm)
 	s.says("machine", fmt.Sprintf("%d CPUs, %s of memory, Linux %s", runtime.NumCPU(), memory(), kernel()))
-	s.says("disk", disk(set.dir))
+	where := disk(set.dir)
+	if filepath.Base(set.dir) == "disk" {
+		where += " in a file"
+	}
+	s.says("disk", where)
 	s.says("go", runtime.Version())
 	s.says("commit", commit())
 	s.says("date", time.Now().UTC().Format("2006-01-02 15:04 UTC"))
@@ -67,18 +71,42 @@ func kernel() string {
 	return release
 }
 
+const noJournal = "ext4 without a journal"
+
 // disk is the kind of file system that the state directories are on.
 func disk(dir string) string {
 	var st unix.Statfs_t
 	if err := unix.Statfs(dir, &st); err != nil {
 		return "unknown"
 	}
-	for magic, name := range map[int64]string{unix.EXT4_SUPER_MAGIC: "ext4", unix.XFS_SUPER_MAGIC: "xfs", unix.BTRFS_SUPER_MAGIC: "btrfs", unix.TMPFS_MAGIC: "tmpfs"} {
-		if int64(st.Type) == magic {
-			return name
+	switch int64(st.Type) {
+	case unix.EXT4_SUPER_MAGIC:
+		if !journaled(dir) {
+			return noJournal
 		}
+		return "ext4"
+	case unix.XFS_SUPER_MAGIC:
+		return "xfs"
+	case unix.BTRFS_SUPER_MAGIC:
+		return "btrfs"
+	case unix.TMPFS_MAGIC:
+		return "tmpfs"
 	}
 	return fmt.Sprintf("file system %#x", st.Type)
+}
+
+// journaled says whether the kernel has a journal for an ext4.
+func journaled(dir string) bool {
+	var st unix.Stat_t
+	if unix.Stat(dir, &st) != nil {
+		return false
+	}
+	device, err := os.Readlink(fmt.Sprintf("/sys/dev/block/%d:%d", unix.Major(st.Dev), unix.Minor(st.Dev)))
+	if err != nil {
+		return false
+	}
+	found, err := filepath.Glob("/proc/fs/jbd2/" + filepath.Base(device) + "-*")
+	return err == nil && len(found) > 0
 }
 
 // commit is what was measured. "go run" stamps no version: git is asked.

@@ -84,11 +84,11 @@ func benchOn(ctx context.Context, o options, name, vmm string, emulated bool, pe
 	if err != nil {
 		return err
 	}
-	dir, err := os.MkdirTemp(o.scratch, "microvm-bench-")
+	dir, remove, err := scratch(o.scratch, log)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	defer func() { err = errors.Join(err, remove()) }()
 	set, err := newSetting(path, emulated, dir)
 	if err != nil {
 		return err
@@ -118,18 +118,40 @@ func benchOn(ctx context.Context, o options, name, vmm string, emulated bool, pe
 	return nil
 }
 
+const inMemory = "/dev/shm"
+
 // duels are the comparisons with the floor and the peer.
 func duels(ctx context.Context, o options, set setting, peerProgram string, s *samples, log io.Writer) (err error) {
-	p, err := newProvider(ctx, set)
-	if err != nil {
-		return err
-	}
-	all := []contender{p, &floor{s: set}}
+	var all []contender
+	memory := "" // a state directory there
+	defer func() {
+		if memory != "" {
+			err = errors.Join(err, os.RemoveAll(memory))
+		}
+	}()
 	defer func() {
 		for _, c := range all {
 			err = errors.Join(err, c.close())
 		}
 	}()
+	p, err := newProvider(ctx, set, "provider", filepath.Join(set.dir, "state"))
+	if err != nil {
+		return err
+	}
+	all = append(all, p, &floor{s: set})
+	// The same without a disk: what is missing is what durable records cost.
+	if disk(inMemory) == "tmpfs" {
+		if memory, err = os.MkdirTemp(inMemory, "microvm-bench-"); err != nil {
+			return err
+		}
+		p, err := newProvider(ctx, set, "provider-tmpfs", memory)
+		if err != nil {
+			return err
+		}
+		all = append(all, p)
+	} else {
+		fmt.Fprintln(log, "bench: the provider with its state in memory is skipped:", inMemory, "is no tmpfs")
+	}
 	if peerProgram != "" {
 		rust, err := startPeer(peerProgram, set)
 		if err != nil {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"time"
 
 	"github.com/tangle-network/microvm/firecracker"
@@ -12,20 +11,21 @@ import (
 
 // provider is ours: it does all that an operator gets from it.
 type provider struct {
+	by   string
 	r    *firecracker.Runtime
 	next int
 	ids  []string
 }
 
-func newProvider(ctx context.Context, s setting) (*provider, error) {
-	r, err := firecracker.Open(ctx, s.config(filepath.Join(s.dir, "state")))
+func newProvider(ctx context.Context, s setting, by, state string) (*provider, error) {
+	r, err := firecracker.Open(ctx, s.config(state))
 	if err != nil {
 		return nil, err
 	}
-	return &provider{r: r}, nil
+	return &provider{by: by, r: r}, nil
 }
 
-func (p *provider) name() string { return "provider" }
+func (p *provider) name() string { return p.by }
 
 func (p *provider) up(ctx context.Context, n int) (time.Duration, error) {
 	for range n {
