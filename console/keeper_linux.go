@@ -39,6 +39,7 @@ type Kept struct {
 	watch  int32
 	max    int64
 	read   func(f *os.File, cut int64) (int64, error) // nil, or asked before each cut
+	began  int64                                      // what the file occupied when it came
 
 	mu     sync.Mutex // held while the file is worked on
 	file   *os.File   // nil once closed, and between two looks at a file in a directory
@@ -96,9 +97,9 @@ func (k *Keeper) Add(path string, maxBytes int64) (*Kept, error) {
 // AddRead is Add for a file that somebody has to read before it is cut. read is
 // called ahead of each cut with the file and with the number of bytes at its head
 // that are to go; it says how many of them may. Meanwhile the file grows, but
-// not without end: what occupies more than 2 * maxBytes when read fails, or more
-// than 64 * maxBytes when it does not come after, is cut all the same, and an
-// error of read is reported to the log, the first for each file. read is called by
+// not without end: when it occupies 2 * maxBytes more than at the beginning and read
+// fails, or 64 * maxBytes more because read does not come after, it is cut all the
+// same, and that is reported to the log, the first time for each file. read is called by
 // the Keeper's goroutine, and must not call the Keeper. The first look at the file
 // is left to that goroutine, too.
 func (k *Keeper) AddRead(path string, maxBytes int64, read func(f *os.File, cut int64) (int64, error)) (*Kept, error) {
@@ -210,6 +211,14 @@ func (kept *Kept) add() error {
 		return os.NewSyscallError("inotify_add_watch", err)
 	}
 	if kept.read != nil {
+		st, err := stat(kept.file)
+		if err != nil {
+			kept.Close()
+			return err
+		}
+		kept.mu.Lock()
+		kept.began = st.Blocks * 512
+		kept.mu.Unlock()
 		// An event for the goroutine: a hole where there is nothing.
 		err = tryPunch(kept.file)
 	} else {
@@ -296,11 +305,11 @@ func (kept *Kept) readAhead(st unix.Stat_t, cut int64) (int64, error) {
 	done, err := kept.read(kept.file, cut)
 	const behind = 64
 	switch used := st.Blocks * 512; {
-	case err != nil && used <= 2*kept.max:
+	case err != nil && used <= kept.began+2*kept.max:
 		return 0, nil // the next look may have more luck
 	case err != nil:
 		return cut, fmt.Errorf("cut unread: %w", err)
-	case done < cut && used > behind*kept.max:
+	case done < cut && used > kept.began+behind*kept.max:
 		return cut, fmt.Errorf("cut unread, from %d to %d: it grows faster than it can be read", done, cut)
 	}
 	return min(cut, wholeBlocks(st, done)), nil

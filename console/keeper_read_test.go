@@ -122,17 +122,30 @@ func TestAFileWhoseReaderFailsIsCutLater(t *testing.T) {
 	}
 }
 
+// What was there at the beginning is read to its end, however long that takes.
 func TestAFileThatGrowsFasterThanItIsReadIsCutInTheEnd(t *testing.T) {
 	t.Parallel()
 	const bound = 64 << 10
-	path, vmm := newConsole(t)
-	write(t, vmm, numbered(0, 65*bound))
-	r := &reader{step: 4096}
-	if _, err := newKeeper(t).AddRead(path, bound, r.read); err != nil {
-		t.Fatal(err)
-	}
-	eventually(t, "it is cut", func() bool { return onDisk(t, vmm) <= bound })
-	if n := len(r.have()); n != 4096 {
-		t.Errorf("%d bytes were read: it was not that far behind", n)
+	for grown, want := range map[int]bool{63 * bound: false, 65 * bound: true} {
+		path, vmm := newConsole(t)
+		write(t, vmm, numbered(0, 80*bound))
+		r := &reader{step: 4096, err: errors.New("not yet")}
+		kept, err := newKeeper(t).AddRead(path, bound, r.read)
+		if err != nil {
+			t.Fatal(err)
+		}
+		kept.mu.Lock() // hold the goroutine back
+		write(t, vmm, numbered(80*bound, grown))
+		st, err := stat(vmm)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.fail(nil)
+		cut := cutAt(st, bound/2)
+		may, err := kept.readAhead(st, cut)
+		kept.mu.Unlock()
+		if all := may == cut; all != want || (err != nil) != want {
+			t.Errorf("grown by %d: %d of %d may be cut, %v", grown, may, cut, err)
+		}
 	}
 }

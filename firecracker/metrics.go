@@ -49,11 +49,15 @@ func (r *Runtime) ReadMetrics(ctx context.Context, id string) (microvm.Metrics, 
 		} else if err != nil {
 			trouble = append(trouble, "the VMM did not write its counters: "+err.Error())
 		}
-		sum, err := r.sumNow(ctx, dir, rec.Process)
-		if err != nil {
+		sum, err := sumMetrics(ctx, dir, identity(rec.Process), r.cfg.APITimeout, false)
+		switch {
+		case err == nil:
+			trouble = append(trouble, sum.put(&got)...)
+		case errors.Is(err, errSumBusy):
+			trouble = append(trouble, "no counters: "+err.Error())
+		default:
 			return fail(err, "")
 		}
-		trouble = append(trouble, sum.put(&got)...)
 	}
 	// After the counters: what lives now has written them.
 	use, err := m.proc.Usage()
@@ -114,12 +118,6 @@ func (r *Runtime) flushMetrics(ctx context.Context, dir *os.File) error {
 		err = fmt.Errorf("%w: %w", err, muteError(r.cfg.APITimeout))
 	}
 	return errors.Join(err, c.Close())
-}
-
-func (r *Runtime) sumNow(ctx context.Context, dir *os.File, p *record.Process) (*metricsSum, error) {
-	ctx, cancel := context.WithTimeout(ctx, r.cfg.APITimeout)
-	defer cancel()
-	return sumMetrics(ctx, dir, identity(p), false)
 }
 
 // put shows a sum, and returns what is wrong with it.

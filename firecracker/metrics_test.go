@@ -267,7 +267,7 @@ func (h handmade) append(text string) {
 
 func (h handmade) sum(keep bool) *metricsSum {
 	h.t.Helper()
-	s, err := sumMetrics(bg, h.dir, identity(&h.p), keep)
+	s, err := sumMetrics(bg, h.dir, identity(&h.p), time.Minute, keep)
 	must(h.t, err)
 	return s
 }
@@ -378,7 +378,7 @@ func TestMetricsFilesThatAreNone(t *testing.T) {
 				h.append(line)
 			}
 			must(t, put(h.path(name)))
-			if s, err := sumMetrics(bg, h.dir, identity(&h.p), true); err == nil {
+			if s, err := sumMetrics(bg, h.dir, identity(&h.p), time.Minute, true); err == nil {
 				t.Errorf("%s in place of %s: %+v", what, name, s)
 			}
 		}
@@ -390,9 +390,12 @@ func TestMetricsFilesThatAreNone(t *testing.T) {
 	must(t, err)
 	defer f.Close()
 	must(t, unix.Flock(int(f.Fd()), unix.LOCK_EX))
+	if _, err := sumMetrics(bg, h.dir, identity(&h.p), 5*time.Millisecond, true); !errors.Is(err, errSumBusy) {
+		t.Errorf("%v", err)
+	}
 	ctx, cancel := context.WithTimeout(bg, 5*time.Millisecond)
 	defer cancel()
-	if _, err := sumMetrics(ctx, h.dir, identity(&h.p), true); !errors.Is(err, context.DeadlineExceeded) {
+	if _, err := sumMetrics(ctx, h.dir, identity(&h.p), time.Minute, true); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("%v", err)
 	}
 }

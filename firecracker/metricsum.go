@@ -48,9 +48,10 @@ const (
 )
 
 // sumMetrics sums up the whole lines of the metrics file in a run directory, all
-// of them or, with keep, about a sumStep, and writes the sum down then. A run
-// directory without metrics has the zero sum.
-func sumMetrics(ctx context.Context, dir *os.File, process vmm.Identity, keep bool) (*metricsSum, error) {
+// of them or, with keep, about a sumStep, and writes the sum down then. It waits for
+// others to be done with it: errSumBusy after that time. A run directory without
+// metrics has the zero sum.
+func sumMetrics(ctx context.Context, dir *os.File, process vmm.Identity, wait time.Duration, keep bool) (*metricsSum, error) {
 	f, err := openRegular(dir, metricsFile)
 	if isMissing(err) {
 		return &metricsSum{Process: process}, nil
@@ -59,7 +60,7 @@ func sumMetrics(ctx context.Context, dir *os.File, process vmm.Identity, keep bo
 		return nil, fmt.Errorf("open the metrics: %w", err)
 	}
 	defer f.Close()
-	if err := lockMetrics(ctx, f); err != nil {
+	if err := lockMetrics(ctx, f, wait); err != nil {
 		return nil, fmt.Errorf("lock the metrics: %w", err)
 	}
 	// By name, for a child that is about to exec may hold a copy of f.
@@ -111,9 +112,13 @@ func openRegular(dir *os.File, name string) (*os.File, error) {
 	return os.NewFile(uintptr(fd), path), nil
 }
 
-// lockMetrics waits for the others: a sum takes milliseconds. The VMM could hold
-// the lock as well, so ctx must end.
-func lockMetrics(ctx context.Context, f *os.File) error {
+// errSumBusy says that somebody else has held the lock all the time: the VMM
+// could, too.
+var errSumBusy = errors.New("somebody else is at them")
+
+func lockMetrics(ctx context.Context, f *os.File, most time.Duration) error {
+	over := time.NewTimer(most)
+	defer over.Stop()
 	for wait := time.Millisecond; ; wait = min(2*wait, 50*time.Millisecond) {
 		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 		if !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) {
@@ -122,6 +127,9 @@ func lockMetrics(ctx context.Context, f *os.File) error {
 		t := time.NewTimer(wait)
 		select {
 		case <-t.C:
+		case <-over.C:
+			t.Stop()
+			return errSumBusy
 		case <-ctx.Done():
 			t.Stop()
 			return ctx.Err()
@@ -268,9 +276,10 @@ func (r *Runtime) beforeCut(process vmm.Identity) func(f *os.File, cut int64) (i
 			return cut, nil // the VMM's time is over: another has its place
 		}
 		// Other files wait meanwhile.
-		ctx, cancel := context.WithTimeout(r.ctx, 20*time.Millisecond)
-		defer cancel()
-		s, err := sumMetrics(ctx, dir, process, true)
+		s, err := sumMetrics(r.ctx, dir, process, 20*time.Millisecond, true)
+		if errors.Is(err, errSumBusy) {
+			return 0, nil // later
+		}
 		if err != nil {
 			return 0, err
 		}

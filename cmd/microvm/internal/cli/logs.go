@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"regexp"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -12,56 +14,87 @@ import (
 )
 
 func (a *app) logsCommand() *cobra.Command {
-	var (
-		follow, raw bool
-		tail        int
-	)
+	var o logsOptions
+	var pattern string
 	cmd := &cobra.Command{
-		Use:   "logs [-f] [--tail N] ID",
+		Use:   "logs [-f] [--tail N] [--grep REGEXP] ID",
 		Short: "Show what the guest wrote to its serial console",
 		Long: `Show what the guest wrote to its serial console, as far as the bounded console
 file still holds it. Control characters become visible escapes, so that a guest
-cannot drive your terminal; --raw passes every byte through.`,
+cannot drive your terminal; --raw passes every byte through.
+
+--grep shows only the lines, of those that --tail leaves, in which the regular
+expression (RE2) matches what is shown without --raw; the exit code is 1 when
+there is none. Where output was cut off before it could be read, a line says so.`,
+		Example: `  microvm logs --tail 20 web
+  microvm logs -f --grep '(?i)error|panic' web`,
 		Args:              cobra.ExactArgs(1),
 		ValidArgsFunction: a.completeVMs(),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if a.flags.json {
 				return &usageError{errors.New("logs has no --json: a console is bytes")}
 			}
-			return a.with(cmd.Context(), func(rt runtime) error {
-				return a.logs(cmd.Context(), rt, args[0], tail, follow, raw)
-			})
+			if cmd.Flags().Changed("grep") {
+				var err error
+				if o.grep, err = regexp.Compile(pattern); err != nil {
+					return &usageError{fmt.Errorf("--grep: %w", err)}
+				}
+			}
+			return a.with(cmd.Context(), func(rt runtime) error { return a.logs(cmd.Context(), rt, args[0], o) })
 		},
 	}
-	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "go on until the VM ends")
-	cmd.Flags().IntVarP(&tail, "tail", "n", -1, "begin with the last N lines (default: all)")
-	cmd.Flags().BoolVar(&raw, "raw", false, "pass every byte through")
+	cmd.Flags().BoolVarP(&o.follow, "follow", "f", false, "go on until the VM ends")
+	cmd.Flags().IntVarP(&o.tail, "tail", "n", -1, "begin with the last N lines (default: all)")
+	cmd.Flags().BoolVar(&o.raw, "raw", false, "pass every byte through")
+	cmd.Flags().StringVar(&pattern, "grep", "", "show only lines that match this regular expression")
 	return cmd
 }
 
-func (a *app) logs(ctx context.Context, rt runtime, id string, tail int, follow, raw bool) (err error) {
+type logsOptions struct {
+	tail        int
+	follow, raw bool
+	grep        *regexp.Regexp // nil: all lines
+}
+
+func (a *app) logs(ctx context.Context, rt runtime, id string, o logsOptions) (err error) {
 	console, err := need[microvm.ConsoleReader](rt, "console")
 	if err != nil {
 		return err
 	}
 	out := a.out
-	if !raw {
-		p := &printableWriter{w: a.out}
-		defer func() {
-			if ferr := p.Flush(); err == nil {
+	// What is held back is written at the end, by the outermost first.
+	var held []interface{ Flush() error }
+	defer func() {
+		for _, w := range held {
+			if ferr := w.Flush(); err == nil {
 				err = ferr
 			}
-		}()
+		}
+	}()
+	if !o.raw {
+		p := &printableWriter{w: out}
+		held = append(held, p)
 		out = p
 	}
-	if follow {
-		return a.follow(ctx, console, id, tail, out)
+	var lines *lineFilter
+	if o.grep != nil {
+		lines = &lineFilter{w: out, match: o.grep}
+		held = slices.Insert(held, 0, interface{ Flush() error }(lines))
+		out = lines
 	}
-	b, err := console.ConsoleTail(ctx, id, tail)
-	if err != nil {
-		return err
+	if o.follow {
+		err = a.follow(ctx, console, id, o.tail, out)
+	} else {
+		var b []byte
+		if b, err = console.ConsoleTail(ctx, id, o.tail); err == nil {
+			_, err = out.Write(b)
+		}
 	}
-	_, err = out.Write(b)
+	if err == nil && lines != nil {
+		if err = lines.Flush(); err == nil && lines.shown == 0 {
+			err = fmt.Errorf("no line of the console of VM %q matches %q", id, o.grep)
+		}
+	}
 	return err
 }
 
