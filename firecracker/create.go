@@ -55,7 +55,7 @@ func (r *Runtime) CreateVMWithSpec(ctx context.Context, id string, spec microvm.
 		return err
 	}
 	defer o.Unlock()
-	l, err := o.create(func() error { return o.stageBoot() })
+	l, err := o.create(p, func() error { return o.stageBoot() })
 	if err != nil {
 		return o.fail(err)
 	}
@@ -115,7 +115,7 @@ func newUID() (string, error) {
 }
 
 // create brings the VM's files into its directory and starts a configured VMM.
-func (o *op) create(stage func() error) (*launched, error) {
+func (o *op) create(p program, stage func() error) (*launched, error) {
 	if err := o.at(fpCreateReserved); err != nil {
 		return nil, err
 	}
@@ -128,19 +128,12 @@ func (o *op) create(stage func() error) (*launched, error) {
 	if err := o.at(fpCreateStaged); err != nil {
 		return nil, err
 	}
-	return o.configure(fpCreateSpawned, fpCreateConfigured)
+	return o.configure(p, fpCreateSpawned, fpCreateConfigured)
 }
 
-// configure starts a VMM and tells it all that comes before InstanceStart.
-func (o *op) configure(spawned, configured failpoint) (*launched, error) {
-	o.stage = "find the VMM"
-	p, err := o.r.ready(o.ctx)
-	if err == nil {
-		err = o.r.checkBoot(o.Rec.Spec, p.release)
-	}
-	if err != nil {
-		return nil, err
-	}
+// configure starts a VMM and tells it all that comes before InstanceStart. That p
+// can boot the spec is known.
+func (o *op) configure(p program, spawned, configured failpoint) (*launched, error) {
 	l, err := o.spawn(p)
 	if err != nil {
 		return nil, err

@@ -109,6 +109,9 @@ func (r *Runtime) environ() []string {
 // clearProcessFiles removes what the last process has left: VMMs neither remove
 // their sockets nor truncate their files, and refuse or garble old ones.
 func (o *op) clearProcessFiles() error {
+	if o.Rec.Status == "" { // a new VM: its run directory was just made
+		return o.removeChosenSocket()
+	}
 	if err := o.removeSockets(); err != nil {
 		return err
 	}

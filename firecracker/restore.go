@@ -53,7 +53,7 @@ func (r *Runtime) restore(ctx context.Context, id string, spec microvm.Spec) err
 	}
 	defer o.Unlock()
 	if m.Cold {
-		l, err := o.create(func() error { return o.stageSnapshot(m, dir) })
+		l, err := o.create(p, func() error { return o.stageSnapshot(m, dir) })
 		if err != nil {
 			return o.fail(err)
 		}

@@ -71,7 +71,15 @@ func (o *op) start() (*machine, error) {
 	if o.Rec.Hibernated {
 		return o.wake()
 	}
-	l, err := o.configure(fpStartSpawned, fpStartConfigured)
+	o.stage = "find the VMM"
+	p, err := o.r.ready(o.ctx)
+	if err == nil {
+		err = o.r.checkBoot(o.Rec.Spec, p.release)
+	}
+	if err != nil {
+		return nil, err
+	}
+	l, err := o.configure(p, fpStartSpawned, fpStartConfigured)
 	if err != nil {
 		return nil, err
 	}
