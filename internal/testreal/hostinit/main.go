@@ -16,7 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Order is what is to be run; the host's disk has it in orderFile.
+// order is what is to be run; the host's disk has it in orderFile.
 type order struct {
 	Args []string
 	Env  []string
