@@ -15,7 +15,7 @@ import (
 )
 
 // circumstances notes what the numbers depend on.
-func circumstances(s *samples, set setting, name string, peer bool) error {
+func circumstances(s *samples, set setting, name, load string, peer bool) error {
 	vmm, err := set.version()
 	if err != nil {
 		return err
@@ -32,6 +32,7 @@ func circumstances(s *samples, set setting, name string, peer bool) error {
 		where += " in a file"
 	}
 	s.says("disk", where)
+	s.says("load", load)
 	s.says("go", runtime.Version())
 	s.says("commit", commit())
 	s.says("date", time.Now().UTC().Format("2006-01-02 15:04 UTC"))
@@ -41,6 +42,16 @@ func circumstances(s *samples, set setting, name string, peer bool) error {
 		s.says("peer", "skipped")
 	}
 	return nil
+}
+
+// loadAverage is how many others wanted a CPU in the minute before.
+func loadAverage() string {
+	b, err := os.ReadFile("/proc/loadavg")
+	if err != nil {
+		return "unknown"
+	}
+	one, _, _ := strings.Cut(string(b), " ")
+	return one
 }
 
 func cpu() string {

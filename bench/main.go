@@ -22,6 +22,7 @@ type options struct {
 	peerTarget         string
 	rounds, bulkRounds int
 	only, who          string
+	load               string // of the machine before this run
 }
 
 func main() {
@@ -54,6 +55,7 @@ func main() {
 
 // bench measures all that this machine can run and writes the samples.
 func bench(ctx context.Context, o options, log io.Writer) error {
+	o.load = loadAverage()
 	var program string
 	if o.peerTarget != "" {
 		var err error
@@ -94,7 +96,7 @@ func benchOn(ctx context.Context, o options, name, vmm string, emulated bool, pe
 		return err
 	}
 	s := &samples{to: os.Stdout}
-	if err := circumstances(s, set, name, peerProgram != ""); err != nil {
+	if err := circumstances(s, set, name, o.load, peerProgram != ""); err != nil {
 		return err
 	}
 	if o.only == "" || o.only == "duel" {

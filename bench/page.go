@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -55,8 +56,16 @@ benchmarks, one line each: ` + "`benchstat -col /by bench/samples/firecracker.tx
 `
 
 func pageCircumstances(s *samples) string {
-	return fmt.Sprintf("%s; %s; %s; %s; commit %s, %s; peer: %s.\n",
+	return busy(s.about("load")) + fmt.Sprintf("%s; %s; %s; %s; commit %s, %s; peer: %s.\n",
 		s.about("cpu"), s.about("machine"), s.about("disk"), s.about("go"), s.about("commit"), s.about("date"), s.about("peer"))
+}
+
+// busy warns of samples that were taken beside other work.
+func busy(load string) string {
+	if x, err := strconv.ParseFloat(load, 64); err == nil && x <= 1 {
+		return ""
+	}
+	return "**Preliminary: the machine was busy with other work (load average " + load + " before the run).** Whoever sleeps,\nand the provider's syncs above all, waits behind it; the peer, which asks without a pause, waits least.\n\n"
 }
 
 // half and most of the samples are at or below these, in milliseconds.
