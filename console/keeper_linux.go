@@ -211,16 +211,14 @@ func (kept *Kept) add() error {
 		return os.NewSyscallError("inotify_add_watch", err)
 	}
 	if kept.read != nil {
-		st, err := stat(kept.file)
-		if err != nil {
-			kept.Close()
-			return err
+		var st unix.Stat_t
+		if st, err = stat(kept.file); err == nil {
+			kept.mu.Lock()
+			kept.began = st.Blocks * 512
+			kept.mu.Unlock()
+			// An event for the goroutine: a hole where there is nothing.
+			err = tryPunch(kept.file)
 		}
-		kept.mu.Lock()
-		kept.began = st.Blocks * 512
-		kept.mu.Unlock()
-		// An event for the goroutine: a hole where there is nothing.
-		err = tryPunch(kept.file)
 	} else {
 		_, err = kept.check()
 	}
