@@ -52,7 +52,7 @@ func (o *op) settle() error {
 			return err
 		}
 	}
-	if err := o.Save(); err != nil {
+	if err := errors.Join(o.dropMemory(), o.Save()); err != nil {
 		return err
 	}
 	o.r.forget(o.Rec.UID) // until now it tells queries how the VMM has ended

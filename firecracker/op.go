@@ -229,6 +229,7 @@ const (
 	initrdFile    = "initrd"
 	stateFile     = "vmstate"
 	memoryFile    = "memory"
+	baseFile      = "base" // the memory that dirty tracking goes on from
 	draftName     = "snapshot.tmp"
 )
 

@@ -184,6 +184,11 @@ func (o *op) resolveIntent() error {
 			return err
 		}
 	}
+	if o.Rec.Process == nil {
+		if err := o.dropMemory(); err != nil {
+			return err
+		}
+	}
 	if err := os.RemoveAll(o.run(draftName)); err != nil {
 		return err
 	}

@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -208,6 +209,14 @@ func (o *op) stageSnapshot(m snapshot.Manifest, dir string) error {
 			way = string(res.Method)
 		}
 		o.Rec.Disks = append(o.Rec.Disks, record.Disk{ID: d.ID, File: d.File, Source: src, ReadOnly: d.ReadOnly, Way: way})
+	}
+	// The files were taken by name, one after the other: if another snapshot has
+	// come under this name, they may be those of two, and were not checked.
+	switch now, _, err := o.r.snaps.Manifest(m.UID, m.Name); {
+	case errors.Is(err, snapshot.ErrNotFound) || err == nil && !reflect.DeepEqual(now, m):
+		return fmt.Errorf("snapshot %q was deleted meanwhile: %w", m.Name, microvm.ErrSnapshotNotFound)
+	case err != nil:
+		return fmt.Errorf("%w: %w", microvm.ErrHost, err)
 	}
 	return nil
 }

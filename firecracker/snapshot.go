@@ -206,14 +206,13 @@ func (o *op) publish(draft *snapshot.Draft, c captured, m snapshot.Manifest) err
 
 // keepBase remembers the memory that tracking goes on from.
 func (o *op) keepBase(c captured, pid int) error {
-	const file = "base"
-	if err := removeFile(o.run(file)); err != nil {
+	if err := removeFile(o.run(baseFile)); err != nil {
 		return err
 	}
-	if err := os.Link(filepath.Join(c.dir, memoryFile), o.run(file)); err != nil {
+	if err := os.Link(filepath.Join(c.dir, memoryFile), o.run(baseFile)); err != nil {
 		return err
 	}
-	o.Rec.Base = &record.Base{File: filepath.Join(runName, file), PID: pid}
+	o.Rec.Base = &record.Base{File: filepath.Join(runName, baseFile), PID: pid}
 	return nil
 }
 
@@ -284,6 +283,9 @@ func snapshotError(name string, err error) error {
 // ForkVM makes newID a copy of the VM that goes on from the same moment, by a
 // snapshot that is deleted afterwards.
 func (r *Runtime) ForkVM(ctx context.Context, id, newID string) error {
+	if err := r.canFork(newID); err != nil {
+		return &microvm.Error{Verb: "fork", VMID: id, Err: err}
+	}
 	uid, err := newUID()
 	if err != nil {
 		return err
@@ -295,4 +297,15 @@ func (r *Runtime) ForkVM(ctx context.Context, id, newID string) error {
 	from := &microvm.RestoreFrom{VMID: id, SnapshotID: name, ResumeImmediately: true}
 	err = r.CreateVMWithSpec(ctx, newID, microvm.Spec{RestoreFrom: from})
 	return errors.Join(err, r.DeleteSnapshot(context.WithoutCancel(ctx), id, name))
+}
+
+// canFork sees that a name may be had before the guest is stopped for it.
+func (r *Runtime) canFork(newID string) error {
+	if err := microvm.ValidateID(newID); err != nil {
+		return fmt.Errorf("new %w", err)
+	}
+	if isThere(r.store.Dir(newID)) && !r.rollBackCreate(newID) {
+		return fmt.Errorf("%q: %w", newID, microvm.ErrVMExists)
+	}
+	return nil
 }

@@ -153,7 +153,7 @@ func (o *op) hibernate(m *machine) (microvm.StopReason, error) {
 		return none, err
 	}
 	o.Rec.Process, o.Rec.Hibernated, o.Rec.ColdBoot, o.Rec.Base = nil, true, false, nil
-	if err := errors.Join(removeFile(o.run(memoryFile)), o.r.fail(o.ctx, fpStopEnded)); err != nil {
+	if err := errors.Join(o.dropMemory(), o.r.fail(o.ctx, fpStopEnded)); err != nil {
 		return none, err
 	}
 	return microvm.StopReason{Cause: microvm.StopHibernated}, nil
@@ -173,7 +173,14 @@ func (o *op) shutdown(m *machine) (microvm.StopReason, error) {
 	reason := exitReason(m)
 	reason.Cause, reason.Detail = microvm.StopShutdown, how
 	o.Rec.Process, o.Rec.ColdBoot, o.Rec.Base = nil, false, nil
-	return reason, o.r.fail(o.ctx, fpStopEnded)
+	return reason, errors.Join(o.dropMemory(), o.r.fail(o.ctx, fpStopEnded))
+}
+
+// dropMemory removes the memory files that only a process which has ended needed:
+// the one it was loaded from, and the one that its tracking went on from. They
+// may be all that is left of a deleted snapshot.
+func (o *op) dropMemory() error {
+	return errors.Join(removeFile(o.run(memoryFile)), removeFile(o.run(baseFile)))
 }
 
 // ask presses Ctrl-Alt-Del and waits until the VMM ends or the grace period is
