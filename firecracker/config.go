@@ -13,6 +13,7 @@ import (
 
 	"github.com/tangle-network/microvm"
 	"github.com/tangle-network/microvm/console"
+	"github.com/tangle-network/microvm/internal/record"
 )
 
 // Config says where things are and what a spec that leaves fields out gets. The
@@ -71,6 +72,8 @@ type Config struct {
 	// failpoint is called at every stage boundary of every verb; tests fail or
 	// kill there.
 	failpoint func(ctx context.Context, name string) error
+	// diskFault fails a step of writing a record.
+	diskFault func(op record.Op, path string) error
 	// emulatedDefects gives the emulator the defects of the release that it
 	// emulates, for tests.
 	emulatedDefects bool

@@ -32,15 +32,18 @@ func (r *Runtime) RenameVM(ctx context.Context, oldID, newID string) error {
 		return o.fail(err)
 	}
 	r.rollBackCreate(newID)
-	if err := o.Rename(newID); err != nil {
-		return o.fail(fmt.Errorf("%q: %w", newID, err))
-	}
 	o.undo.push(func() error {
+		if o.ID == oldID {
+			return nil
+		}
 		if err := o.Rename(oldID); err != nil {
 			return err
 		}
 		return o.Save() // it may have the new name already
 	})
+	if err := o.Rename(newID); err != nil {
+		return o.fail(fmt.Errorf("%q: %w", newID, err))
+	}
 	if err := o.at(fpRenameRenamed); err != nil {
 		return o.fail(err)
 	}

@@ -69,6 +69,7 @@ func Open(ctx context.Context, cfg Config) (*Runtime, error) {
 	if r.store, err = record.Open(filepath.Join(cfg.StateDir, "vms")); err != nil {
 		return nil, fmt.Errorf("open runtime: %w: %w (run as the owner of %s, or set StateDir)", microvm.ErrHost, err, cfg.StateDir)
 	}
+	r.store.FailWith(cfg.diskFault)
 	if r.snaps, err = snapshot.Open(filepath.Join(cfg.StateDir, "snapshots")); err != nil {
 		return nil, fmt.Errorf("open runtime: %w: %w", microvm.ErrHost, err)
 	}

@@ -136,7 +136,7 @@ func (o *op) hibernate(m *machine) (microvm.StopReason, error) {
 	if err := os.Rename(c.dir, o.hibernatePath()); err != nil {
 		return none, err
 	}
-	if err := record.SyncDir(o.Dir); err != nil {
+	if err := o.SyncDir(); err != nil {
 		return none, err
 	}
 	if err := o.intend(func(in *record.Intent) { in.Hibernated = true }); err != nil {

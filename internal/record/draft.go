@@ -3,7 +3,6 @@ package record
 import (
 	"bytes"
 	"os"
-	"path/filepath"
 )
 
 // draft is a record on its way to the disk, under a name that nobody reads.
@@ -29,7 +28,7 @@ func (l *Locked) Prepare(rec Record) {
 	dir := l.Dir
 	go func() {
 		defer close(d.written)
-		d.err = writeNext(dir, FileName, b, true)
+		d.err = l.store.writeNext(dir, FileName, b, true)
 	}()
 }
 
@@ -52,6 +51,3 @@ func (l *Locked) dropDraft() {
 		_ = os.Remove(nextName(l.Dir, FileName)) // the next write replaces it anyway
 	}
 }
-
-// nextName is where the next contents of a file are written.
-func nextName(dir, name string) string { return filepath.Join(dir, "."+name+".tmp") }

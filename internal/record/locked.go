@@ -143,38 +143,48 @@ func (l *Locked) Unlock() {
 	l.release()
 }
 
-// Save makes Rec durable.
+// Save makes Rec durable. When that fails the record is the one that it was.
 func (l *Locked) Save() error {
-	if err := l.save(); err != nil {
-		return err
-	}
-	return SyncDir(l.Dir)
+	return l.save(func() error { return l.store.syncDir(l.Dir) })
 }
 
 // SaveNew is Save for a VM that was just made: its name is durable, too.
 func (l *Locked) SaveNew() error {
-	if err := l.save(); err != nil {
-		return err
-	}
-	name := make(chan error, 1)
-	go func() { name <- SyncDir(l.store.dir) }()
-	err := SyncDir(l.Dir)
-	return errors.Join(err, <-name)
+	return l.save(func() error {
+		name := make(chan error, 1)
+		go func() { name <- l.store.syncDir(l.store.dir) }()
+		err := l.store.syncDir(l.Dir)
+		return errors.Join(err, <-name)
+	})
 }
 
-func (l *Locked) save() error {
+// save publishes the record and makes its name durable with sync. A record whose
+// name may not last must not be seen: the caller is told that it was not saved,
+// and takes back what it says.
+func (l *Locked) save(sync func() error) error {
 	l.Rec.Format, l.Rec.ID = Format, l.ID
 	b, err := encode(FileName, l.Rec)
 	if err != nil {
 		return err
 	}
 	if !l.takeDraft(b) {
-		if err := writeNext(l.Dir, FileName, b, true); err != nil {
+		if err := l.store.writeNext(l.Dir, FileName, b, true); err != nil {
 			return err
 		}
 	}
-	return publish(l.Dir, FileName)
+	settled, back, err := exchange(l.Dir, FileName)
+	if err != nil {
+		return err
+	}
+	if err := sync(); err != nil {
+		return errors.Join(err, back())
+	}
+	settled()
+	return nil
 }
+
+// SyncDir makes the names in the VM's directory durable.
+func (l *Locked) SyncDir() error { return l.store.syncDir(l.Dir) }
 
 // SetIntent says what is about to be done. It changes places with the one before,
 // whose file the next one is written into: to make and remove a file for each
@@ -182,7 +192,7 @@ func (l *Locked) save() error {
 func (l *Locked) SetIntent(in Intent) error {
 	b, err := encode(intentFile, in)
 	if err == nil {
-		err = writeNext(l.Dir, intentFile, b, false)
+		err = l.store.writeNext(l.Dir, intentFile, b, false)
 	}
 	if err != nil {
 		return err
@@ -219,9 +229,19 @@ func (l *Locked) Rename(newID string) error {
 	if err != nil {
 		return fmt.Errorf("rename the VM's directory: %w", err)
 	}
-	s.forget(l.ID)
+	oldID := l.ID
+	s.forget(oldID)
 	l.ID, l.Dir = newID, s.Dir(newID)
-	return SyncDir(s.dir)
+	if err := s.syncDir(s.dir); err != nil {
+		// The name may not last: the caller must not take it for done.
+		if berr := unix.Renameat2(unix.AT_FDCWD, l.Dir, unix.AT_FDCWD, s.Dir(oldID), unix.RENAME_NOREPLACE); berr != nil {
+			return errors.Join(err, fmt.Errorf("give the VM its old name: %w", berr))
+		}
+		s.forget(newID)
+		l.ID, l.Dir = oldID, s.Dir(oldID)
+		return err
+	}
+	return nil
 }
 
 // Remove forgets the VM: its name is free at once, then the files go.

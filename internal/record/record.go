@@ -14,7 +14,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -180,55 +179,6 @@ func encode(name string, v any) ([]byte, error) {
 		return nil, fmt.Errorf("encode %s: %w", name, err)
 	}
 	return b, nil
-}
-
-// writeNext writes what a file is to hold next beside it. Durable contents are on
-// disk when it returns.
-func writeNext(dir, name string, contents []byte, durable bool) (err error) {
-	next := nextName(dir, name)
-	f, err := os.OpenFile(next, os.O_WRONLY|os.O_CREATE|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
-	if err != nil {
-		return fmt.Errorf("write %s: %w", name, err)
-	}
-	// A file that is there is written over, and cut if need be: it has its blocks.
-	_, err = f.Write(contents)
-	if st, serr := f.Stat(); err == nil && serr == nil && st.Size() > int64(len(contents)) {
-		err = f.Truncate(int64(len(contents)))
-	} else if err == nil {
-		err = serr
-	}
-	if err == nil && durable {
-		err = unix.Fdatasync(int(f.Fd()))
-	}
-	if cerr := f.Close(); err == nil {
-		err = cerr
-	}
-	if err != nil {
-		return errors.Join(fmt.Errorf("write %s: %w", name, err), ignoreMissing(os.Remove(next)))
-	}
-	return nil
-}
-
-// publish makes what was written next the file's contents.
-func publish(dir, name string) error {
-	next := nextName(dir, name)
-	if err := os.Rename(next, filepath.Join(dir, name)); err != nil {
-		return errors.Join(fmt.Errorf("write %s: %w", name, err), ignoreMissing(os.Remove(next)))
-	}
-	return nil
-}
-
-// SyncDir makes the entries of a directory durable.
-func SyncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	if err := d.Sync(); err != nil {
-		return fmt.Errorf("sync %s: %w", dir, err)
-	}
-	return nil
 }
 
 func ignoreMissing(err error) error {

@@ -18,7 +18,8 @@ import (
 
 // Store is the directory of all VMs. Several processes may share it.
 type Store struct {
-	dir string
+	dir   string
+	fault func(op Op, path string) error // for tests
 
 	mu    sync.Mutex
 	locks map[fileID]*keyLock // verbs of this process wait here, by directory
