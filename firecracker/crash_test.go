@@ -96,6 +96,7 @@ func scenarios() map[string]scenario {
 		"delete snapshot":    {run(microvm.Spec{}, snap), step{Verb: "delete", ID: "a", Other: "s"}},
 		"destroy running":    {run(microvm.Spec{}, snap), step{Verb: "destroy", ID: "a"}},
 		"destroy hibernated": {run(hibernate, stop), step{Verb: "destroy", ID: "a"}},
+		"fork running":       {run(microvm.Spec{}), step{Verb: "fork", ID: "a", Other: "b"}},
 		"rename running":     {run(microvm.Spec{}), step{Verb: "rename", ID: "a", Other: "b"}},
 	}
 }

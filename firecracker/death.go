@@ -31,6 +31,9 @@ func (o *op) settle() error {
 		}
 		o.forward = false
 	}
+	if err := o.dropForks(); err != nil {
+		o.r.cfg.Log.Warn("a fork was cut off", "vm", o.ID, "err", err)
+	}
 	// A destroy may leave an intent unresolved: it sees for itself.
 	if o.Rec.Process == nil || o.Intent != nil {
 		return nil

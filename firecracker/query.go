@@ -69,7 +69,7 @@ func (r *Runtime) ListVMs(ctx context.Context) ([]microvm.View, error) {
 // view shows a record; a death that the record does not have yet is shown too.
 func (r *Runtime) view(rec *record.Record) (microvm.View, error) {
 	trouble := rec.Trouble
-	names, err := r.snaps.Names(rec.UID)
+	names, err := r.snapshotNames(rec)
 	if err != nil {
 		names, trouble = []string{}, err.Error()
 	}

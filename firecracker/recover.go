@@ -164,6 +164,9 @@ func (rec *recovery) adoptOne(id string) bool {
 	if err != nil || isThere(filepath.Join(dir, "intent.json")) {
 		return false
 	}
+	if rec.r.cutForks(vm) {
+		return false
+	}
 	if vm.Process == nil {
 		return true
 	}

@@ -34,7 +34,10 @@ type Runtime struct {
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
 
+	token string // tells this runtime from others of the process
+
 	mu       sync.Mutex
+	forking  map[string]bool     // snapshots of forks that are being made
 	machines map[string]*machine // by uid: VMMs that this program watches
 	closed   bool
 	busy     sync.WaitGroup // verbs, and goroutines that watch VMMs
@@ -65,7 +68,10 @@ func Open(ctx context.Context, cfg Config) (*Runtime, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open runtime: %w", err)
 	}
-	r := &Runtime{cfg: cfg, machines: map[string]*machine{}}
+	r := &Runtime{cfg: cfg, machines: map[string]*machine{}, forking: map[string]bool{}}
+	if r.token, err = newUID(); err != nil {
+		return nil, fmt.Errorf("open runtime: %w", err)
+	}
 	if r.store, err = record.Open(filepath.Join(cfg.StateDir, "vms")); err != nil {
 		return nil, fmt.Errorf("open runtime: %w: %w (run as the owner of %s, or set StateDir)", microvm.ErrHost, err, cfg.StateDir)
 	}

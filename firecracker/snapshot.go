@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/tangle-network/microvm"
@@ -22,6 +23,12 @@ import (
 // manifest. A VM without memory (created, or stopped without any) gives a cold
 // snapshot: spec and disks.
 func (r *Runtime) SnapshotVM(ctx context.Context, id, snapshotID string) error {
+	return r.snapshotVM(ctx, id, snapshotID, nil)
+}
+
+// snapshotVM is SnapshotVM; before a snapshot for a fork is made, the record says
+// so.
+func (r *Runtime) snapshotVM(ctx context.Context, id, snapshotID string, f *record.Fork) error {
 	if err := microvm.ValidateSnapshotID(snapshotID); err != nil {
 		return &microvm.Error{Verb: "snapshot", VMID: id, Err: err}
 	}
@@ -36,6 +43,12 @@ func (r *Runtime) SnapshotVM(ctx context.Context, id, snapshotID string) error {
 	// First the intent: a draft without one would never be swept.
 	if err := o.intend(func(in *record.Intent) { in.Snapshot = snapshotID }); err != nil {
 		return o.fail(err)
+	}
+	if f != nil {
+		o.Rec.Forks = append(o.Rec.Forks, *f)
+		if err := o.Save(); err != nil {
+			return o.fail(err)
+		}
 	}
 	draft, err := r.snaps.Begin(o.Rec.UID, snapshotID)
 	if err != nil {
@@ -223,7 +236,15 @@ func (r *Runtime) ListSnapshots(ctx context.Context, id string) ([]string, error
 	if err != nil {
 		return nil, err
 	}
-	return r.snaps.Names(rec.UID)
+	return r.snapshotNames(rec)
+}
+
+// snapshotNames are those that a user has given.
+func (r *Runtime) snapshotNames(rec *record.Record) ([]string, error) {
+	names, err := r.snaps.Names(rec.UID)
+	return slices.DeleteFunc(names, func(name string) bool {
+		return slices.ContainsFunc(rec.Forks, func(f record.Fork) bool { return f.Snapshot == name })
+	}), err
 }
 
 // GetSnapshot describes a snapshot.
@@ -278,34 +299,4 @@ func snapshotError(name string, err error) error {
 		return fmt.Errorf("snapshot %q: %w", name, microvm.ErrSnapshotNotFound)
 	}
 	return fmt.Errorf("%w: snapshot %q: %w", microvm.ErrHost, name, err)
-}
-
-// ForkVM makes newID a copy of the VM that goes on from the same moment, by a
-// snapshot that is deleted afterwards.
-func (r *Runtime) ForkVM(ctx context.Context, id, newID string) error {
-	if err := r.canFork(newID); err != nil {
-		return &microvm.Error{Verb: "fork", VMID: id, Err: err}
-	}
-	uid, err := newUID()
-	if err != nil {
-		return err
-	}
-	name := "fork-" + uid
-	if err := r.SnapshotVM(ctx, id, name); err != nil {
-		return err
-	}
-	from := &microvm.RestoreFrom{VMID: id, SnapshotID: name, ResumeImmediately: true}
-	err = r.CreateVMWithSpec(ctx, newID, microvm.Spec{RestoreFrom: from})
-	return errors.Join(err, r.DeleteSnapshot(context.WithoutCancel(ctx), id, name))
-}
-
-// canFork sees that a name may be had before the guest is stopped for it.
-func (r *Runtime) canFork(newID string) error {
-	if err := microvm.ValidateID(newID); err != nil {
-		return fmt.Errorf("new %w", err)
-	}
-	if isThere(r.store.Dir(newID)) && !r.rollBackCreate(newID) {
-		return fmt.Errorf("%q: %w", newID, microvm.ErrVMExists)
-	}
-	return nil
 }

@@ -80,6 +80,16 @@ type Disk struct {
 	Way      string `json:"way"` // "reflink", "copy", "link", "symlink"
 }
 
+// Fork is a copy of the VM in the making, by a snapshot that is to be deleted when
+// the copy is there, or when the runtime that makes it has died.
+type Fork struct {
+	Snapshot  string `json:"snapshot"`
+	PID       int    `json:"pid"`
+	StartTime uint64 `json:"start_time"`
+	BootID    string `json:"boot_id"`
+	Runtime   string `json:"runtime"` // one of several of the process
+}
+
 // Record is what is kept of a VM.
 type Record struct {
 	Format int    `json:"format"`
@@ -112,6 +122,8 @@ type Record struct {
 	// memory file was written of it yet.
 	ColdBoot bool  `json:"cold_boot,omitempty"`
 	Base     *Base `json:"base,omitempty"`
+
+	Forks []Fork `json:"forks,omitempty"`
 
 	SnapshotSeq   int           `json:"snapshot_seq,omitempty"` // the last number given to a snapshot
 	SnapshotPause time.Duration `json:"snapshot_pause_ns,omitempty"`
