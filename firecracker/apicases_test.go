@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -18,37 +19,42 @@ func TestAShutdownIsBoundAndSaysWhichStepWorked(t *testing.T) {
 		t.Skip("needs guests that can be told what to do")
 	}
 	t.Parallel()
-	const grace = 600 * time.Millisecond
+	const short, long = 600 * time.Millisecond, time.Minute
 	for name, c := range map[string]struct {
 		args, fault string
-		early       bool
+		grace       time.Duration
+		kill        bool // the VMM, once it was asked
 		says        string
 	}{
-		"a guest that obeys":             {"", "", true, "the guest shut down"},
-		"a guest that ignores it":        {"fcemu.ignore_cad", "", false, "the guest did not shut down within 600ms"},
-		"a VMM that passes nothing on":   {"", "swallow:PUT /actions:2", false, "the guest did not shut down within 600ms"},
-		"a VMM that refuses":             {"", "status=400:PUT /actions:2", true, "the VMM did not take Ctrl-Alt-Del"},
-		"a guest that halts":             {"fcemu.ignore_cad fcemu.poweroff_after=1ms", "", false, "the guest did not shut down within 600ms"},
-		"a guest that ends in the grace": {"fcemu.ignore_cad fcemu.reboot_after=300ms", "", true, "the guest shut down"},
+		"a guest that obeys":             {"", "", long, false, "the guest shut down"},
+		"a guest that ignores it":        {"fcemu.ignore_cad", "", short, false, "the guest did not shut down within 600ms"},
+		"a VMM that passes nothing on":   {"", "swallow:PUT /actions:2", short, false, "the guest did not shut down within 600ms"},
+		"a VMM that refuses":             {"", "status=400:PUT /actions:2", long, false, "the VMM did not take Ctrl-Alt-Del"},
+		"a guest that halts":             {"fcemu.ignore_cad fcemu.poweroff_after=1ms", "", short, false, "the guest did not shut down within 600ms"},
+		"a guest that ends in the grace": {"fcemu.ignore_cad", "", long, true, "the guest shut down"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			conf, logs := faultConfig(t, 0, c.fault)
-			conf.ShutdownGrace = grace
+			conf.ShutdownGrace = c.grace
 			conf.BootArgs = DefaultBootArgs + " " + c.args
 			r := open(t, conf)
 			start(t, r, "a", microvm.Spec{StopMode: microvm.StopModeShutdown})
+			pid := mustGet(t, r, "a").PID
 			began := time.Now()
-			must(t, r.StopVM(bg, "a"))
+			done := make(chan error, 1)
+			go func() { done <- r.StopVM(bg, "a") }()
+			if c.kill {
+				eventually(t, "the guest is asked", func() bool { return strings.Count(strings.Join(asked(t, logs)[0], " "), "PUT /actions") == 2 })
+				must(t, syscall.Kill(pid, syscall.SIGKILL))
+			}
+			must(t, <-done)
 			took := time.Since(began)
 			v := mustGet(t, r, "a")
 			if v.StopReason == nil || v.StopReason.Cause != microvm.StopShutdown || !strings.Contains(v.StopReason.Detail, c.says) {
 				t.Errorf("stopped because of %+v", v.StopReason)
 			}
-			if !c.early && took < grace {
-				t.Errorf("it took %v only", took)
-			}
-			if bound := grace + conf.TermGrace + 5*time.Second; took > bound {
+			if c.grace == short && took < short || took > 20*time.Second {
 				t.Errorf("it took %v", took)
 			}
 			if left := living(t, logs); len(left) > 0 || v.PID != 0 {
@@ -74,10 +80,10 @@ func TestASlowSnapshotIsNoFailure(t *testing.T) {
 		setup []step
 		verb  step
 	}{
-		"snapshot":  {0, "delay=1s:PUT /snapshot/create:1", nil, step{Verb: "snapshot", ID: "a", Other: "s"}},
-		"hibernate": {0, "delay=1s:PUT /snapshot/create:1", nil, step{Verb: "stop", ID: "a"}},
-		"wake":      {1, "delay=1s:PUT /snapshot/load:1", []step{{Verb: "stop", ID: "a"}}, step{Verb: "start", ID: "a"}},
-		"restore":   {1, "delay=1s:PUT /snapshot/load:1", []step{{Verb: "snapshot", ID: "a", Other: "s"}}, step{Verb: "create", ID: "b", Spec: from}},
+		"snapshot":  {0, "delay=1500ms:PUT /snapshot/create:1", nil, step{Verb: "snapshot", ID: "a", Other: "s"}},
+		"hibernate": {0, "delay=1500ms:PUT /snapshot/create:1", nil, step{Verb: "stop", ID: "a"}},
+		"wake":      {1, "delay=1500ms:PUT /snapshot/load:1", []step{{Verb: "stop", ID: "a"}}, step{Verb: "start", ID: "a"}},
+		"restore":   {1, "delay=1500ms:PUT /snapshot/load:1", []step{{Verb: "snapshot", ID: "a", Other: "s"}}, step{Verb: "create", ID: "b", Spec: from}},
 	} {
 		for _, patient := range []bool{true, false} {
 			t.Run(name+map[bool]string{true: " with patience", false: " without"}[patient], func(t *testing.T) {
@@ -89,7 +95,7 @@ func TestASlowSnapshotIsNoFailure(t *testing.T) {
 					must(t, s.run(bg, r))
 				}
 				must(t, r.Close())
-				conf.APITimeout = 700 * time.Millisecond
+				conf.APITimeout = 1200 * time.Millisecond
 				r = open(t, conf)
 				before := situation(t, r)
 				if patient {

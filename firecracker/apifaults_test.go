@@ -318,10 +318,10 @@ func TestAGuestThatALateVMMHasPausedIsNotForgotten(t *testing.T) {
 		t.Skip("a real VMM has no faults on demand")
 	}
 	t.Parallel()
-	for verb, want := range map[string]microvm.Status{"snapshot": microvm.StatusRunning, "stop": microvm.StatusStopped} {
+	for _, verb := range []string{"snapshot", "stop"} {
 		t.Run(verb, func(t *testing.T) {
 			t.Parallel()
-			c, _ := faultConfig(t, 0, "delay=1500ms:PATCH /vm:1")
+			c, _ := faultConfig(t, 0, "delay=2500ms:PATCH /vm:1")
 			r := open(t, c)
 			start(t, r, "a", microvm.Spec{})
 			must(t, r.Close())
@@ -337,10 +337,11 @@ func TestAGuestThatALateVMMHasPausedIsNotForgotten(t *testing.T) {
 			})
 			info, err := api.Describe(bg)
 			must(t, err)
-			if v := mustGet(t, r, "a"); v.Status != want || (info.State == fcapi.StateRunning) != (want == microvm.StatusRunning) || len(v.Snapshots) > 0 {
+			v := mustGet(t, r, "a")
+			if (v.Status == microvm.StatusRunning) != (info.State == fcapi.StateRunning) || verb == "snapshot" && v.Status != microvm.StatusRunning || len(v.Snapshots) > 0 {
 				t.Errorf("the guest is %s, and the VM %s with snapshots %v", info.State, v.Status, v.Snapshots)
 			}
-			if want == microvm.StatusStopped {
+			if v.Status == microvm.StatusStopped {
 				must(t, r.StartVM(bg, "a"))
 			}
 		})

@@ -3,6 +3,8 @@ package firecracker
 import (
 	"context"
 	"errors"
+	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -63,13 +65,18 @@ func standStill(t *testing.T, name string, s scenario, then string) {
 	began := time.Now()
 	err = s.verb.run(bg, r)
 	// Two calls, the time of a snapshot, and the end of the VMM.
-	if took, bound := time.Since(began), 2*c.APITimeout+r.transferTimeout(c.MemoryMiB)+c.TermGrace+c.ShutdownGrace+3*time.Second; took > bound {
+	if took, bound := time.Since(began), 2*c.APITimeout+r.transferTimeout(c.MemoryMiB)+c.TermGrace+c.ShutdownGrace+10*time.Second; took > bound {
 		t.Errorf("it took %v, want at most %v: %v", took, bound, err)
 	}
-	began = time.Now()
-	got := situation(t, r)
-	if took := time.Since(began); took > 500*time.Millisecond {
-		t.Errorf("a query took %v", took)
+	var got string
+	quickest := time.Hour // the machine may be busy
+	for range 3 {
+		began = time.Now()
+		got = situation(t, r)
+		quickest = min(quickest, time.Since(began))
+	}
+	if quickest > c.APITimeout/2 {
+		t.Errorf("queries took %v and longer", quickest)
 	}
 	switch {
 	// Those that don't need the VMM, or end it.
@@ -97,7 +104,7 @@ func standStill(t *testing.T, name string, s scenario, then string) {
 		}
 		began = time.Now()
 		must(t, r.DestroyVM(bg, v.ID))
-		if took := time.Since(began); took > c.TermGrace+c.ShutdownGrace+c.APITimeout+3*time.Second {
+		if took := time.Since(began); took > c.TermGrace+c.ShutdownGrace+c.APITimeout+10*time.Second {
 			t.Errorf("the destroy took %v", took)
 		}
 	}
@@ -131,7 +138,34 @@ func (f *frozenVMMs) stop(pid int) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.all = append(f.all, id)
-	return syscall.Kill(pid, syscall.SIGSTOP)
+	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
+		return err
+	}
+	// A thread that the scheduler has not come to yet could still answer.
+	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
+		moves, err := threadsThatMove(pid)
+		if err != nil || !moves {
+			return err
+		}
+	}
+	return errors.New("a stopped VMM does not stand still")
+}
+
+func threadsThatMove(pid int) (bool, error) {
+	stats, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+	if err != nil {
+		return false, err
+	}
+	for _, path := range stats {
+		b, err := os.ReadFile(path)
+		if err != nil {
+			return false, err
+		}
+		if !strings.Contains(string(b), ") T ") {
+			return true, nil
+		}
+	}
+	return false, nil
 }
 
 func (f *frozenVMMs) none() bool {
