@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -202,6 +203,15 @@ func TestMetricsOfAVMMThatDoesNotAnswerAreTheLastOnes(t *testing.T) {
 	defer func() { must(t, hasty.Close()) }()
 	must(t, syscall.Kill(pid, syscall.SIGSTOP))
 	defer func() { must(t, syscall.Kill(pid, syscall.SIGCONT)) }()
+	// The signal's way to each thread takes a moment, in which one may still answer.
+	eventually(t, "it stands still", func() bool {
+		threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+		must(t, err)
+		return len(threads) > 0 && !slices.ContainsFunc(threads, func(path string) bool {
+			b, err := os.ReadFile(path)
+			return err == nil && !strings.Contains(string(b), ") T ")
+		})
+	})
 	m := mustRead(t, hasty, "a")
 	notLess(t, before, m)
 	if !strings.Contains(m.Trouble, "did not write its counters") || m.CountersAt.Before(before.CountersAt) || m.ResidentBytes == 0 {
