@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -132,6 +133,16 @@ func (r *Runtime) DialVsock(ctx context.Context, id string, port uint32) (net.Co
 	c, err := d.Dial(ctx, vsockOnHost(rec.Spec, filepath.Join(r.store.Dir(rec.ID), runName)), port)
 	if err != nil {
 		ended := errors.Is(context.Cause(ctx), errGuestEnded)
+		if !ended && ctx.Err() == nil {
+			// The sockets of a VMM that dies go before its death can be seen.
+			t := time.NewTimer(200 * time.Millisecond)
+			select {
+			case <-m.proc.Done():
+				ended = true
+			case <-t.C:
+			}
+			t.Stop()
+		}
 		if ended {
 			err = fmt.Errorf("%w: %w", errGuestEnded, err)
 		}
