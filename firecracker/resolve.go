@@ -189,7 +189,7 @@ func (o *op) resolveIntent() error {
 			return err
 		}
 	}
-	if err := os.RemoveAll(o.run(draftName)); err != nil {
+	if err := errors.Join(os.RemoveAll(o.run(draftName)), removeFile(o.run(resetFile))); err != nil {
 		return err
 	}
 	if err := o.r.snaps.Sweep(o.Rec.UID); err != nil {
