@@ -68,8 +68,8 @@ type View struct {
 	UID string `json:"uid,omitempty"`
 
 	CreatedAt time.Time `json:"created_at,omitzero"`
-	// StartedAt is when the VM last became running, StoppedAt when it last
-	// ceased to be.
+	// StartedAt is when the VM last became running, StoppedAt when it last ceased to
+	// be: of what a verb does, when the VMM was told.
 	StartedAt time.Time `json:"started_at,omitzero"`
 	StoppedAt time.Time `json:"stopped_at,omitzero"`
 
