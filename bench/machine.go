@@ -129,11 +129,16 @@ func commit() string {
 			}
 		}
 	}
-	out, err := exec.Command("git", "describe", "--always", "--dirty", "--abbrev=12").Output()
+	out, err := exec.Command("git", "describe", "--always", "--abbrev=12").Output()
 	if err != nil {
 		return "unknown"
 	}
-	return strings.TrimSpace(string(out))
+	name := strings.TrimSpace(string(out))
+	// The samples of this very run are not what was measured.
+	if exec.Command("git", "diff", "--quiet", "HEAD", "--", ":/", ":(top,exclude)bench/samples", ":(top,exclude)docs").Run() != nil {
+		name += "-dirty"
+	}
+	return name
 }
 
 // save puts the samples into a file, whole or not at all.
