@@ -67,16 +67,10 @@ func (c *Client) Close() error {
 // Do sends r and decodes the answer into out, which may be nil. See the package
 // comment for the errors.
 func (c *Client) Do(ctx context.Context, r Request, out any) error {
-	body, err := r.body()
+	msg, err := c.encode(r)
 	if err != nil {
 		return err
 	}
-	if v := c.version.Load(); v != nil {
-		if err := supports(*v, r, body); err != nil {
-			return err
-		}
-	}
-	msg := r.message(body)
 	res, sent, err := c.exchange(ctx, r, msg)
 	if err != nil {
 		return &ConnError{Method: r.Method, Path: r.Path, Sent: sent, Err: err}
@@ -87,6 +81,11 @@ func (c *Client) Do(ctx context.Context, r Request, out any) error {
 	if out == nil {
 		return nil
 	}
+	return res.decode(r, out)
+}
+
+// decode reads the body of the answer to r.
+func (res response) decode(r Request, out any) error {
 	if err := json.Unmarshal(res.body, out); err != nil {
 		return &ConnError{Method: r.Method, Path: r.Path, Sent: true,
 			Err: fmt.Errorf("%w: decode body of %d bytes: %w", ErrProtocol, len(res.body), err)}
@@ -94,20 +93,44 @@ func (c *Client) Do(ctx context.Context, r Request, out any) error {
 	return nil
 }
 
-// exchange waits for its turn, sends msg and reads the answer. sent tells
-// whether any byte of msg was written.
-func (c *Client) exchange(ctx context.Context, r Request, msg []byte) (res response, sent bool, err error) {
+// encode checks r and returns it as bytes for the wire.
+func (c *Client) encode(r Request) ([]byte, error) {
+	body, err := r.body()
+	if err != nil {
+		return nil, err
+	}
+	if v := c.version.Load(); v != nil {
+		if err := supports(*v, r, body); err != nil {
+			return nil, err
+		}
+	}
+	return r.message(body), nil
+}
+
+// takeTurn waits until no other call is in flight; give the turn back.
+func (c *Client) takeTurn(ctx context.Context) error {
 	if ctx.Err() != nil {
-		return response{}, false, ctxError(ctx)
+		return ctxError(ctx)
 	}
 	select {
 	case <-c.turn:
-		defer func() { c.turn <- struct{}{} }()
+		return nil
 	case <-ctx.Done():
-		return response{}, false, ctxError(ctx)
+		return ctxError(ctx)
 	case <-c.closed:
-		return response{}, false, ErrClosed
+		return ErrClosed
 	}
+}
+
+func (c *Client) giveTurn() { c.turn <- struct{}{} }
+
+// exchange waits for its turn, sends msg and reads the answer. sent tells
+// whether any byte of msg was written.
+func (c *Client) exchange(ctx context.Context, r Request, msg []byte) (res response, sent bool, err error) {
+	if err := c.takeTurn(ctx); err != nil {
+		return response{}, false, err
+	}
+	defer c.giveTurn()
 	for {
 		cn, reused, err := c.connection(ctx)
 		if err != nil {

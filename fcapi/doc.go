@@ -3,8 +3,8 @@
 // 1.17. It needs only the standard library and knows nothing of how the VMM
 // was started.
 //
-// A [Client] keeps exactly one connection and sends one request at a time, as
-// Firecracker's API thread answers one at a time anyway; calls from many
+// A [Client] keeps exactly one connection and serves one call at a time, as
+// Firecracker's API thread answers one request at a time anyway; calls from many
 // goroutines queue, and a caller whose ctx ends leaves the queue at once. ctx
 // also ends a call in flight at once, by closing the connection: whether
 // Firecracker still carries the request out is then unknown and must be asked
@@ -17,7 +17,8 @@
 // Each change has a constructor (PutDriveRequest, StartInstanceRequest, …)
 // that returns a [Request], and a method of the same name that sends it. So a
 // launch can be computed first, compared in a test, and sent with [Client.Do]
-// later.
+// later. [Client.DoAll] sends several that belong together, without waiting for
+// each answer.
 //
 // Firecracker refuses fields that it does not know. A field that is not set is
 // not sent, so a value without newer fields is understood by older releases.

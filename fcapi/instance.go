@@ -27,6 +27,9 @@ type InstanceInfo struct {
 	AppName string `json:"app_name"`
 }
 
+// DescribeRequest is GET /, whose answer is an InstanceInfo.
+func DescribeRequest() Request { return Request{Method: http.MethodGet, Path: "/"} }
+
 // Describe returns id, state and version of the VMM.
 func (c *Client) Describe(ctx context.Context) (InstanceInfo, error) {
 	return get[InstanceInfo](ctx, c, "/")

@@ -133,3 +133,25 @@ func TestARealFirecrackerUnderstandsTheClient(t *testing.T) {
 		t.Error("Ctrl-Alt-Del did not end the clone")
 	}
 }
+
+// More than Firecracker reads at a time (1 KiB), and a refusal among them.
+func TestARealVMMAnswersRequestsThatComeTogetherInOrder(t *testing.T) {
+	t.Parallel()
+	c, _ := realVMM(t, t.TempDir())
+	var all []fcapi.Request
+	for i := range 40 {
+		all = append(all, fcapi.PutMachineConfigRequest(fcapi.MachineConfig{VCPUCount: 1, MemSizeMiB: 128 + i}))
+	}
+	if n, err := c.DoAll(t.Context(), time.Minute, all); n != len(all) || err != nil {
+		t.Fatalf("%d, %v", n, err)
+	}
+	if got, err := c.GetMachineConfig(t.Context()); err != nil || got.MemSizeMiB != 128+39 {
+		t.Errorf("%+v, %v", got, err)
+	}
+	all[7] = fcapi.PutMachineConfigRequest(fcapi.MachineConfig{VCPUCount: 77, MemSizeMiB: 128})
+	n, err := c.DoAll(t.Context(), time.Minute, all)
+	var fault *fcapi.Error
+	if n != 7 || !errors.As(err, &fault) || fault.Status != 400 {
+		t.Errorf("%d, %v", n, err)
+	}
+}

@@ -207,3 +207,45 @@ func rewrite(t *testing.T, path string, change func([]byte) []byte) (restore fun
 	must(t, os.WriteFile(path, change(append([]byte(nil), good...)), 0o600))
 	return func() { must(t, os.WriteFile(path, good, 0o600)) }
 }
+
+// The process of the very file that was asked for its version is asked and told
+// in one write: the tests' witness is a wrapper, and is not.
+func TestWhateverBefallsAVMMThatIsAskedAndToldAtOnce(t *testing.T) {
+	if under.real {
+		t.Skip("a real VMM has no faults on demand")
+	}
+	t.Parallel()
+	for fault, says := range map[string]string{
+		"status=400:GET /":              "GET /: 400",
+		"status=500:PUT /drives/rootfs": "PUT /drives/rootfs: 500",
+		"hang:GET /":                    "no answer within 400ms",
+		"hang:PUT /machine-config":      "PUT /machine-config",
+		"die=before:PUT /boot-source":   "PUT /boot-source",
+		"die=after:PUT /drives/rootfs":  "died: SIGABRT",
+		"half-reply:GET /":              "GET /",
+		"drop:PUT /serial":              "PUT /serial",
+	} {
+		t.Run(fault, func(t *testing.T) {
+			t.Parallel()
+			c := testConfig(t)
+			c.Env = append(c.Env, "FCEMU_FAULT="+fault)
+			c.APITimeout = shortTimeout
+			r := open(t, c)
+			err := r.CreateVM(bg, "a")
+			if err == nil && strings.HasPrefix(fault, "die=after") {
+				err = r.StartVM(bg, "a") // the answer was sent, and there
+			}
+			if err == nil || !strings.Contains(err.Error(), says) {
+				t.Errorf("%v, which does not say %q", err, says)
+			}
+			if _, err := r.GetVM(bg, "a"); err == nil {
+				must(t, r.DestroyVM(bg, "a"))
+			} else if !errors.Is(err, microvm.ErrVMNotFound) {
+				t.Error(err)
+			}
+			if left := filesLeft(c.StateDir); len(left) > 0 {
+				t.Errorf("left: %v", left)
+			}
+		})
+	}
+}

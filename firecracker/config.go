@@ -37,7 +37,8 @@ type Config struct {
 	VCPUs                  int    // default 2
 	MemoryMiB              int    // default 1024
 
-	// APITimeout bounds each API call but snapshots' and loads'; default 5 s.
+	// APITimeout bounds each API call but snapshots' and loads'; default 5 s. What
+	// a new VMM is told goes in one.
 	APITimeout time.Duration
 	// SocketReadyTimeout bounds the time from the start of the VMM to its API;
 	// default 5 s.

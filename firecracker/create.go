@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/tangle-network/microvm"
+	"github.com/tangle-network/microvm/fcapi"
 	"github.com/tangle-network/microvm/internal/record"
 )
 
@@ -134,20 +135,21 @@ func (o *op) create(p program, stage func() error) (*launched, error) {
 // configure starts a VMM and tells it all that comes before InstanceStart. That p
 // can boot the spec is known.
 func (o *op) configure(p program, spawned, configured failpoint) (*launched, error) {
-	l, err := o.spawn(p)
+	m, err := o.spawn(p)
 	if err != nil {
+		return nil, err
+	}
+	if o.Rec.Status == "" { // a new VM
+		o.expectCreated(m, p)
+	}
+	if err := o.meet(m); err != nil {
 		return nil, err
 	}
 	if err := o.at(spawned); err != nil {
 		return nil, err
 	}
-	if o.Rec.Status == "" { // a new VM: see created
-		next := *o.Rec
-		next.Status = microvm.StatusCreated
-		l.into(&next)
-		o.Prepare(next)
-	}
-	if err := o.send(l.machine, bootRequests(o.Rec, l.release, o.r.cfg.SerialBytesPerSecond)...); err != nil {
+	l, err := o.describe(m, p, func(l release) []fcapi.Request { return bootRequests(o.Rec, l, o.r.cfg.SerialBytesPerSecond) })
+	if err != nil {
 		return nil, err
 	}
 	return l, o.at(configured)

@@ -112,3 +112,27 @@ func TestADiskThatFailsHalvesNothing(t *testing.T) {
 		t.Error("which are too few")
 	}
 }
+
+// What a new VMM will say of itself is known from its file, and its VM's record is
+// written meanwhile. A wrapper's is another one.
+func TestTheRecordOfANewVMIsWrittenWhileItsVMMStarts(t *testing.T) {
+	for binary, want := range map[string]int{under.binary: 1, under.witness: 2} {
+		var disk badDisk
+		c := testConfig(t)
+		if binary == under.witness {
+			c, _ = faultConfig(t, -1, "")
+		}
+		c.Binary, c.diskFault = binary, disk.fault
+		r := open(t, c)
+		must(t, r.CreateVM(bg, "a"))
+		writes := 0
+		for _, step := range disk.steps() {
+			if step == "write .vm.json.tmp" {
+				writes++
+			}
+		}
+		if writes != want {
+			t.Errorf("%s: the record was written %d times, want %d", filepath.Base(binary), writes, want)
+		}
+	}
+}

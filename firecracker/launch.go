@@ -26,8 +26,8 @@ type launched struct {
 	release
 }
 
-// spawn starts the VM's VMM and waits for its API. Its undo ends the process.
-func (o *op) spawn(p program) (*launched, error) {
+// spawn starts the VM's VMM; meet waits for it. Its undo ends the process.
+func (o *op) spawn(p program) (*machine, error) {
 	o.stage = "spawn"
 	if err := o.clearProcessFiles(); err != nil {
 		return nil, err
@@ -50,46 +50,71 @@ func (o *op) spawn(p program) (*launched, error) {
 		return nil, err
 	}
 	o.r.keep(m, o.Dir)
+	return m, nil
+}
+
+// meet waits for the API of a VMM that this verb has started.
+func (o *op) meet(m *machine) error {
 	ctx, cancel := context.WithTimeout(o.ctx, o.r.cfg.SocketReadyTimeout)
 	defer cancel()
 	o.stage = "wait for the API"
-	if err := vmm.WaitReady(ctx, proc, o.runDir(), apiSocket); err != nil {
+	if err := vmm.WaitReady(ctx, m.proc, o.runDir(), apiSocket); err != nil {
 		if o.ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded) {
 			err = fmt.Errorf("no API after %s: %w", o.r.cfg.SocketReadyTimeout, err)
 		}
-		return nil, err
+		return err
 	}
 	// What was started may have been a wrapper: by now it is the VMM itself.
-	if m.ident.Program.Dev, m.ident.Program.Inode, err = proc.Program(); err != nil && !errors.Is(err, os.ErrPermission) {
-		return nil, err
+	dev, inode, err := m.proc.Program()
+	if err != nil && !errors.Is(err, os.ErrPermission) {
+		return err
 	}
-	l, err := o.describe(m)
-	if err != nil {
-		return nil, err
-	}
-	if l.text == p.text {
-		l.format = p.format
-	} else {
-		o.r.programs.forget(p)
-	}
-	return &launched{m, l}, nil
+	m.ident.Program = record.Program{Dev: dev, Inode: inode}
+	return nil
 }
 
-// describe asks the process what it is: its file may have been replaced since it
-// was asked.
-func (o *op) describe(m *machine) (release, error) {
-	ctx, cancel := context.WithTimeout(o.ctx, o.r.cfg.APITimeout)
-	defer cancel()
-	info, err := m.client(o.run(apiSocket)).Describe(ctx)
-	if err != nil {
-		return release{}, o.explain(m, err, o.r.cfg.APITimeout)
+// describe asks the process what it is, and then carries out the requests that
+// plan makes for that release. The process of p's own file is what that said: it
+// is asked and told at once. Another (the file may have been replaced since, or be
+// a wrapper) is asked first.
+func (o *op) describe(m *machine, p program, plan func(release) []fcapi.Request) (*launched, error) {
+	api := m.client(o.run(apiSocket))
+	sure := m.ident.Program == record.Program{Dev: p.file.dev, Inode: p.file.ino}
+	reqs := []fcapi.Request{fcapi.DescribeRequest()}
+	if sure {
+		reqs = append(reqs, plan(p.release)...)
+	}
+	var info fcapi.InstanceInfo
+	n, err := api.DoAll(o.ctx, o.r.cfg.APITimeout, reqs, &info)
+	if n == 0 {
+		return nil, o.explain(m, err, o.r.cfg.APITimeout)
 	}
 	if info.ID != o.uid() {
-		return release{}, fmt.Errorf("%w: the process at %s is %.80q, not %q", microvm.ErrHost, apiSocket, info.ID, o.uid())
+		return nil, fmt.Errorf("%w: the process at %s is %.80q, not %q", microvm.ErrHost, apiSocket, info.ID, o.uid())
 	}
-	l, err := o.r.releaseOf(info.VMMVersion)
+	l, rerr := o.r.releaseOf(info.VMMVersion)
 	m.ident.Version, m.ident.Name = info.VMMVersion, l.name
-	return l, err
+	switch {
+	case rerr != nil:
+		return nil, rerr
+	case l.text == p.text:
+		l.format = p.format
+	default:
+		o.r.programs.forget(p)
+		if sure {
+			return nil, fmt.Errorf("%w: %s says that it is %s, and its process that it is %s", microvm.ErrHost, p.path, p.release, l)
+		}
+	}
+	if err != nil {
+		o.stage = reqs[n].String()
+		return nil, o.explain(m, err, o.r.cfg.APITimeout)
+	}
+	if !sure {
+		if err := o.send(m, plan(l)...); err != nil {
+			return nil, err
+		}
+	}
+	return &launched{m, l}, nil
 }
 
 // environ is the VMM's environment: nothing of ours leaks into it unasked.
@@ -205,28 +230,34 @@ func (o *op) openFiles() (s stdio, err error) {
 	return s, err
 }
 
-// send carries out requests in order.
+// send carries out requests in order, those that say what VM a new VMM is to be:
+// when one fails, the VMM is of no use.
 func (o *op) send(m *machine, reqs ...fcapi.Request) error {
-	for _, q := range reqs {
-		if err := o.sendOne(o.ctx, m, q, o.r.cfg.APITimeout); err != nil {
-			return err
-		}
+	n, err := o.api(m).DoAll(o.ctx, o.r.cfg.APITimeout, reqs)
+	if err == nil {
+		return nil
+	}
+	o.stage = reqs[n].String()
+	return o.explain(m, unsupported(err), o.r.cfg.APITimeout)
+}
+
+func (o *op) sendOne(ctx context.Context, m *machine, q fcapi.Request, timeout time.Duration) error {
+	o.stage = q.String()
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	if err := o.api(m).Do(ctx, q, nil); err != nil {
+		return o.explain(m, unsupported(err), timeout)
 	}
 	return nil
 }
 
-func (o *op) sendOne(ctx context.Context, m *machine, q fcapi.Request, timeout time.Duration) error {
-	o.stage = q.Method + " " + q.Path
-	ctx, cancel := context.WithTimeout(ctx, timeout)
-	defer cancel()
+// api is the client of a VMM, which sends it what its release understands.
+func (o *op) api(m *machine) *fcapi.Client {
 	c := m.client(o.run(apiSocket))
 	if l, err := o.r.releaseOf(m.ident.Version); err == nil {
 		c.CheckVersion(l.Version)
 	}
-	if err := c.Do(ctx, q, nil); err != nil {
-		return o.explain(m, unsupported(err), timeout)
-	}
-	return nil
+	return c
 }
 
 // muteError is a call that the VMM has not answered in this time.
@@ -305,13 +336,25 @@ func (o *op) adoptLaunched(l *launched, booted bool) {
 	l.into(o.Rec)
 }
 
-func (l *launched) into(rec *record.Record) {
-	p := l.ident
+func (l *launched) into(rec *record.Record) { putVMM(rec, l.ident, l.release) }
+
+func putVMM(rec *record.Record, p record.Process, l release) {
 	rec.Process, rec.VMM, rec.VMMVersion = &p, p.Name, p.Version
 	rec.VMMFormat = ""
 	if l.format != (fcapi.Version{}) {
 		rec.VMMFormat = l.format.String()
 	}
+}
+
+// expectCreated begins to write the record of a new VM while its VMM starts: the
+// process will most likely say of itself what its file has said.
+func (o *op) expectCreated(m *machine, p program) {
+	next, proc := *o.Rec, m.ident
+	proc.Name, proc.Version = p.name, p.text
+	proc.Program = record.Program{Dev: p.file.dev, Inode: p.file.ino}
+	next.Status = microvm.StatusCreated
+	putVMM(&next, proc, p.release)
+	o.Prepare(next)
 }
 
 // transferTimeout bounds a snapshot's creation or load: a slow disk may write 10

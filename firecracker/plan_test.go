@@ -209,7 +209,7 @@ func TestALoadSaysOnlyWhatTheReleaseKnows(t *testing.T) {
 		"tracked on 1.12":   {tracked, nil, fc(1, 12, 0), `{` + plain + `,"enable_diff_snapshots":true}`},
 		"tracked on 1.13":   {tracked, nil, fc(1, 13, 0), `{` + plain + `,"track_dirty_pages":true}`},
 	} {
-		err := r.checkLoad(c.spec, c.from, c.l, program{"/bin/firecracker", c.l})
+		err := r.checkLoad(c.spec, c.from, c.l, program{path: "/bin/firecracker", release: c.l})
 		if c.want == "" {
 			if !errors.Is(err, microvm.ErrUnsupported) || !strings.Contains(err.Error(), c.l.Version.String()) {
 				t.Errorf("%s: %v", name, err)

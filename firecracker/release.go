@@ -82,6 +82,7 @@ func (r *Runtime) writer(name, text, format string) (release, error) {
 // itself.
 type program struct {
 	path string
+	file fileID
 	release
 }
 
@@ -123,6 +124,7 @@ func (r *Runtime) program(ctx context.Context) (program, error) {
 		return p, fmt.Errorf("%w: the VMM: stat %s: %w", microvm.ErrHost, path, err)
 	}
 	file := fileID{uint64(st.Dev), st.Ino, st.Size, st.Mtim}
+	p.file = file
 	all := &r.programs
 	for {
 		all.mu.Lock()

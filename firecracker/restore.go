@@ -266,19 +266,23 @@ func (o *op) load(wrote release, from *microvm.RestoreFrom, spawned failpoint) (
 	if err != nil {
 		return nil, err
 	}
-	l, err := o.spawn(p)
+	vm, err := o.spawn(p)
 	if err != nil {
+		return nil, err
+	}
+	if err := o.meet(vm); err != nil {
 		return nil, err
 	}
 	if err := o.at(spawned); err != nil {
 		return nil, err
 	}
-	// Its file may have been replaced since it was asked.
 	s := o.Rec.Spec
-	if err := errors.Join(loads(l.release, wrote), checkRestored(s, l.release)); err != nil {
+	l, err := o.describe(vm, p, func(l release) []fcapi.Request { return processRequests(s, l, o.r.cfg.SerialBytesPerSecond) })
+	if err != nil {
 		return nil, err
 	}
-	if err := o.send(l.machine, processRequests(s, l.release, o.r.cfg.SerialBytesPerSecond)...); err != nil {
+	// Its file may have been replaced since it was asked.
+	if err := errors.Join(loads(l.release, wrote), checkRestored(s, l.release)); err != nil {
 		return nil, err
 	}
 	if err := o.sendOne(o.ctx, l.machine, loadRequest(s, from, l.release), o.r.transferTimeout(s.MemoryMiB)); err != nil {
