@@ -42,6 +42,13 @@ type SnapshotInfo struct {
 	Pause       time.Duration `json:"pause_ns"` // how long the guest stood still for it
 }
 
+// EgressUpdater changes what a running VM may reach.
+type EgressUpdater interface {
+	// UpdateEgress replaces the policy of a VM's managed network: ErrVMNotFound,
+	// ErrInvalidSpec for a bad policy or a VM without such a network.
+	UpdateEgress(ctx context.Context, id string, policy Egress) error
+}
+
 // Forker makes a copy of a VM in one call.
 type Forker interface {
 	// ForkVM makes newID a copy of the VM id that goes on from the same moment.

@@ -2,6 +2,7 @@ package microvm
 
 import (
 	"bytes"
+	"encoding"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -128,10 +129,36 @@ func (v *faults) keys(dec *json.Decoder, t reflect.Type, path string, depth int)
 			}
 		}
 	default:
+		if text, ok := tok.(string); ok {
+			v.text(t, text, path)
+		}
 		return nil
 	}
 	_, err = dec.Token() // the closing one
 	return err
+}
+
+// text tries a string on a type that reads itself from text: encoding/json would not
+// say where it stands.
+func (v *faults) text(t reflect.Type, text, path string) {
+	if t == nil {
+		return
+	}
+	u, ok := reflect.New(t).Interface().(encoding.TextUnmarshaler)
+	if !ok {
+		return
+	}
+	err := u.UnmarshalText([]byte(text))
+	var f *FieldError
+	switch {
+	case errors.As(err, &f):
+		if part := f.Field[strings.LastIndex(f.Field, ".")+1:]; part != "rule" && part != "publish" { // those are the text itself
+			path += "." + part
+		}
+		v.add(path, text, f.Rule)
+	case err != nil:
+		v.add(path, text, err.Error())
+	}
 }
 
 // fields maps the JSON keys of a struct to their types; nil for what takes any

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
 	"reflect"
 	"strings"
 	"testing"
@@ -25,7 +26,7 @@ func TestParseSpecReadsEveryField(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if d := cmp.Diff(want, got); d != "" {
+	if d := cmp.Diff(want, got, cmp.Comparer(func(a, b netip.Addr) bool { return a == b }), cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })); d != "" {
 		t.Error(d)
 	}
 	if strings.Contains(text, ":null") || strings.Contains(text, `:""`) {
@@ -35,6 +36,16 @@ func TestParseSpecReadsEveryField(t *testing.T) {
 
 // fill sets every field of v to something that is not its zero value.
 func fill(v reflect.Value) {
+	for _, sample := range []any{
+		netip.MustParseAddr("192.0.2.1"),
+		microvm.EgressRule{CIDR: netip.MustParsePrefix("192.0.2.0/24"), Protocol: "tcp", Ports: []microvm.PortRange{{First: 7}}},
+		microvm.PublishedPort{HostIP: netip.MustParseAddr("192.0.2.1"), HostPort: 7, GuestPort: 7, Protocol: "udp"},
+	} {
+		if v.Type() == reflect.TypeOf(sample) {
+			v.Set(reflect.ValueOf(sample))
+			return
+		}
+	}
 	switch v.Kind() {
 	case reflect.Pointer:
 		v.Set(reflect.New(v.Type().Elem()))
@@ -71,6 +82,8 @@ func TestParseSpecNamesFaultsAndTheNearestKey(t *testing.T) {
 		{"unknown keys, all of them", `{"memory": 2, "kernal": "x"}`, []string{`memory: memory_mib"?`, `kernal: kernel"?`}},
 		{"unknown key in an array", `{"drives": [{"id": "a", "path": "b"}, {"pth": "x"}]}`, []string{`drives[1].pth: path"?`}},
 		{"unknown key three deep", `{"rootfs": {"rate_limit": {"bandwidth": {"sice": 1}}}}`, []string{`rootfs.rate_limit.bandwidth.sice: size"?`}},
+		{"text that is none of its kind", `{"network": {"egress": {"allow": ["1.1.1.1/33", "a b"], "dns": ["x"]}, "publish": ["80"]}}`,
+			[]string{"network.egress.allow[0].cidr: a network", "network.egress.allow[1].domain: a name", "network.egress.dns[0]: ParseAddr", "network.publish[0]: [HOST-IP:]"}},
 		{"wrong case", `{"VCPUs": 2}`, []string{`VCPUs: vcpus"?`}},
 		{"Go's name", `{"StopMode": "pause"}`, []string{`StopMode: stop_mode"?`}},
 		{"Firecracker's name", `{"mem_size_mib": 2}`, []string{`mem_size_mib: memory_mib"?`}},

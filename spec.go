@@ -33,6 +33,7 @@ type Spec struct {
 	TrackDirtyPages *bool  `json:"track_dirty_pages,omitempty"` // needed for small snapshots after the first; default false
 
 	Drives            []Drive            `json:"drives,omitempty"`
+	Network           *Network           `json:"network,omitempty"` // a network that the provider makes
 	NetworkInterfaces []NetworkInterface `json:"network_interfaces,omitempty"`
 	Vsock             *Vsock             `json:"vsock,omitempty"`
 	MMDS              *MMDS              `json:"mmds,omitempty"`
@@ -45,7 +46,8 @@ type Spec struct {
 	// StopMode says what StopVM does; default StopModePause.
 	StopMode StopMode `json:"stop_mode,omitempty"`
 	// RestoreFrom makes the VM from a snapshot. Of the other fields only Labels,
-	// StopMode and Console are looked at.
+	// StopMode, Console and Network are looked at. Without Network it has the policy of
+	// the VM that was snapshotted, and publishes no ports; its address is its own.
 	RestoreFrom *RestoreFrom `json:"restore_from,omitempty"`
 
 	// Console says what the serial console can do beside being recorded.

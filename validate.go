@@ -38,10 +38,16 @@ func (s Spec) Validate() error {
 	v := &faults{}
 	if s.RestoreFrom != nil {
 		s.RestoreFrom.validate(v)
+		if s.Network != nil {
+			s.Network.validate(v, nil)
+		}
 	} else {
 		s.validateMachine(v)
 		s.validateDisks(v)
 		s.validateNetwork(v)
+		if s.Network != nil {
+			s.Network.validate(v, s.NetworkInterfaces)
+		}
 		s.validateDevices(v)
 	}
 	switch s.StopMode {

@@ -80,7 +80,8 @@ type View struct {
 	VMM        string `json:"vmm,omitempty"`         // "firecracker", or the emulator's name
 	VMMVersion string `json:"vmm_version,omitempty"` // as the process says
 
-	Addresses []netip.Addr      `json:"addresses,omitempty"`
+	Addresses []netip.Addr      `json:"addresses,omitempty"` // where the host reaches the VM
+	Ports     []PublishedPort   `json:"ports,omitempty"`     // of the host that lead to it
 	Labels    map[string]string `json:"labels,omitempty"`
 
 	// SpecDigest is Spec.Digest of the spec with the provider's defaults filled

@@ -22,6 +22,7 @@ const (
 	VerbFork           Verb = "fork"
 	VerbDeleteSnapshot Verb = "delete snapshot of"
 	VerbPrune          Verb = "prune"
+	VerbEgress         Verb = "egress"
 )
 
 // order is what the next call of a verb has to do before it may go on.

@@ -22,7 +22,9 @@ var calls = []struct {
 	verb inmem.Verb
 	call func(ctx context.Context, rt *inmem.Runtime) error
 }{
-	{inmem.VerbCreate, func(ctx context.Context, rt *inmem.Runtime) error { return rt.CreateVM(ctx, "a") }},
+	{inmem.VerbCreate, func(ctx context.Context, rt *inmem.Runtime) error {
+		return rt.CreateVMWithSpec(ctx, "a", microvm.Spec{Network: &microvm.Network{}})
+	}},
 	{inmem.VerbStart, func(ctx context.Context, rt *inmem.Runtime) error { return rt.StartVM(ctx, "a") }},
 	{inmem.VerbSnapshot, func(ctx context.Context, rt *inmem.Runtime) error { return rt.SnapshotVM(ctx, "a", "s") }},
 	{inmem.VerbStop, func(ctx context.Context, rt *inmem.Runtime) error { return rt.StopVM(ctx, "a") }},
@@ -31,6 +33,7 @@ var calls = []struct {
 		return rt.CreateVMWithSpec(ctx, "c", microvm.Spec{RestoreFrom: &microvm.RestoreFrom{VMID: "b", SnapshotID: "s"}})
 	}},
 	{inmem.VerbFork, func(ctx context.Context, rt *inmem.Runtime) error { return rt.ForkVM(ctx, "b", "d") }},
+	{inmem.VerbEgress, func(ctx context.Context, rt *inmem.Runtime) error { return rt.UpdateEgress(ctx, "b", microvm.Egress{}) }},
 	{inmem.VerbDeleteSnapshot, func(ctx context.Context, rt *inmem.Runtime) error { return rt.DeleteSnapshot(ctx, "b", "s") }},
 	{inmem.VerbDestroy, func(ctx context.Context, rt *inmem.Runtime) error { return rt.DestroyVM(ctx, "b") }},
 	{inmem.VerbPrune, func(ctx context.Context, rt *inmem.Runtime) error {

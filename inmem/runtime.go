@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"sync"
 	"time"
@@ -15,7 +16,7 @@ import (
 const VMM = "inmem"
 
 // Runtime is a runtime in memory. Make one with New. Besides microvm.Runtime it
-// is a Pruner, SnapshotManager, Forker, Waiter and Watcher.
+// is a Pruner, SnapshotManager, Forker, Waiter, Watcher and EgressUpdater.
 type Runtime struct {
 	// mu guards everything below and the fields of every vm but turn. It is held
 	// for moments only: a verb that takes its time holds its VM's turn instead.
@@ -34,6 +35,7 @@ var (
 	_ microvm.Forker          = (*Runtime)(nil)
 	_ microvm.Waiter          = (*Runtime)(nil)
 	_ microvm.Watcher         = (*Runtime)(nil)
+	_ microvm.EgressUpdater   = (*Runtime)(nil)
 )
 
 // New returns an empty runtime.
@@ -71,6 +73,7 @@ func (v *vm) seen() microvm.View {
 		view.Snapshots = append(view.Snapshots, s.info.Name)
 	}
 	view.Labels = cloneLabels(v.view.Labels)
+	view.Addresses, view.Ports = slices.Clone(v.view.Addresses), slices.Clone(v.view.Ports)
 	if r := v.view.StopReason; r != nil {
 		view.StopReason = cloneReason(*r)
 	}
@@ -206,6 +209,9 @@ func (r *Runtime) add(id string, v *vm) {
 	v.view.VMM = VMM
 	v.view.Labels = cloneLabels(v.spec.Labels)
 	v.view.SpecDigest = v.spec.Digest()
+	if n := v.spec.ManagedNetwork(); n != nil {
+		v.view.Addresses, v.view.Ports = []netip.Addr{r.address()}, n.Publish
+	}
 	r.vms[id] = v
 	r.changed(v)
 }

@@ -43,12 +43,18 @@ func (r *Runtime) create(ctx context.Context, name Verb, id string, spec microvm
 		if err != nil {
 			return err
 		}
+		if n := spec.Network; n != nil && (spec.ManagedNetwork() == nil) != (s.spec.ManagedNetwork() == nil) {
+			return &microvm.FieldError{Field: "network", Value: fmt.Sprintf("%q", n.Mode), Rule: "a managed network if the snapshotted VM has one, and only then"}
+		}
 		v = restored(s, spec)
 	}
 	if err := r.obey(ctx, name); err != nil {
 		return err
 	}
 	return r.locked(func() error {
+		if err := r.portsAreFree(v.spec); err != nil {
+			return err
+		}
 		v.view.CreatedAt = time.Now()
 		if v.view.Status == microvm.StatusRunning {
 			v.view.StartedAt = v.view.CreatedAt
@@ -74,6 +80,11 @@ func (r *Runtime) snapshotOf(id, name string) (snapshot, error) {
 func restored(s snapshot, asked microvm.Spec) *vm {
 	v := &vm{spec: s.spec.Clone()}
 	v.spec.Labels, v.spec.StopMode, v.spec.Console = asked.Labels, asked.StopMode, asked.Console
+	if n := v.spec.ManagedNetwork(); asked.Network != nil {
+		v.spec.Network = asked.Network
+	} else if n != nil {
+		n.Publish = nil // the ports are the other's
+	}
 	switch {
 	case s.info.Cold:
 		v.view.Status = microvm.StatusCreated
@@ -165,6 +176,7 @@ func (r *Runtime) DestroyVM(ctx context.Context, id string) error {
 			v.view.StoppedAt = v.destroyed
 		}
 		v.view.Status, v.memory = microvm.StatusDestroyed, false
+		v.view.Addresses, v.view.Ports = nil, nil
 		r.changed(v)
 	})
 }
@@ -225,7 +237,11 @@ func (r *Runtime) fork(ctx context.Context, id, newID string) error {
 		}
 		return r.locked(func() error {
 			now := time.Now()
-			c := &vm{spec: v.spec.Clone(), memory: v.memory, view: microvm.View{Status: v.view.Status, CreatedAt: now}}
+			spec := v.spec.Clone()
+			if n := spec.ManagedNetwork(); n != nil {
+				n.Publish = nil
+			}
+			c := &vm{spec: spec, memory: v.memory, view: microvm.View{Status: v.view.Status, CreatedAt: now}}
 			switch c.view.Status {
 			case microvm.StatusRunning:
 				c.view.StartedAt = now

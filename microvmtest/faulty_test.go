@@ -30,6 +30,7 @@ type faulty struct {
 	wait           func(ctx context.Context, id string, states []microvm.Status) (microvm.View, error)
 	watch          func(ctx context.Context) (<-chan microvm.Event, error)
 	fork           func(ctx context.Context, id, newID string) error
+	egress         func(ctx context.Context, id string, e microvm.Egress) error
 	kill           func(id string) error
 	another        func() microvm.Runtime
 	reopen         func() microvm.Runtime
@@ -42,6 +43,13 @@ func (f *faulty) do(ctx context.Context, c call) error {
 		return c.next(ctx)
 	}
 	return f.verb(ctx, c)
+}
+
+func (f *faulty) UpdateEgress(ctx context.Context, id string, e microvm.Egress) error {
+	if f.egress != nil {
+		return f.egress(ctx, id, e)
+	}
+	return f.Runtime.UpdateEgress(ctx, id, e)
 }
 
 func (f *faulty) CreateVM(ctx context.Context, id string) error {

@@ -45,6 +45,7 @@ var sections = []struct {
 	{"console input", consoleInput},
 	{"vsock", vsock},
 	{"metrics", metrics},
+	{"networks", networks},
 	{"histories", histories},
 }
 

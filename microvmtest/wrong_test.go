@@ -62,7 +62,7 @@ func showing(f func(v *microvm.View)) func(*inmem.Runtime) *faulty {
 	}
 }
 
-var wrongs = slices.Concat(wrongStates, wrongThings, wrongTimes, wrongLives, wrongDevices)
+var wrongs = slices.Concat(wrongStates, wrongThings, wrongTimes, wrongLives, wrongDevices, wrongNetworks)
 
 // resuming ignores what the caller asked for.
 func resuming(always bool) func(*inmem.Runtime) *faulty {
