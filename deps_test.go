@@ -18,6 +18,7 @@ var (
 	none      []string
 	linux     = []string{"golang.org/x/sys"}
 	unpackers = []string{"golang.org/x/sys", "github.com/klauspost/compress", "github.com/pierrec/lz4/v4", "github.com/xi2/xz"}
+	networks  = []string{"golang.org/x/sys", "golang.org/x/net", "golang.org/x/sync", "github.com/vishvananda/netlink", "github.com/vishvananda/netns", "github.com/google/nftables", "github.com/mdlayher/netlink", "github.com/mdlayher/socket", "github.com/google/go-cmp"}
 	anything  = []string{""}
 )
 
@@ -35,14 +36,17 @@ var imports = map[string]struct{ ours, others []string }{
 	"image":           {nil, linux},
 	"image/kernel":    {[]string{"image", "image/internal/decompress"}, unpackers},
 	"image/rootfs":    {[]string{"image", "image/internal/decompress"}, unpackers},
+	"network":         {[]string{".", "internal/netns"}, networks},
 	"internal/record": {[]string{"."}, linux},
-	"firecracker":     {[]string{".", "fcapi", "vmm", "console", "vsock", "snapshot", "image", "internal/record"}, linux},
+	"firecracker":     {[]string{".", "fcapi", "vmm", "console", "vsock", "snapshot", "image", "network", "internal/record"}, networks},
 
 	"image/internal/decompress":  {nil, unpackers},
 	"internal/tinyguest":         {nil, none},
 	"internal/testreal":          {[]string{"image/kernel", "image/rootfs", "vmm"}, unpackers},
 	"internal/testreal/hostinit": {nil, linux},
 	"internal/leaktest":          {nil, []string{"go.uber.org/goleak"}},
+	"internal/testhost":          {[]string{"internal/netns"}, networks},
+	"internal/netns":             {nil, linux},
 
 	"fcemu":            {[]string{"fcapi"}, linux},
 	"fcemu/fidelity":   {nil, none},

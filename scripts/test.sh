@@ -16,7 +16,7 @@ unset MICROVM_STATE_DIR MICROVM_GUEST_DIR MICROVM_FIRECRACKER_BIN MICROVM_EMULAT
 
 # Where goroutines or several programs meet. The scripts of cmd/microvm start
 # hundreds of processes, which the detector makes slow: they go without.
-racy=$(go list ./console ./fcapi ./fcemu/... ./firecracker ./inmem ./internal/record ./snapshot ./vmm ./vsock ./cmd/microvm/internal/...)
+racy=$(go list ./console ./fcapi ./fcemu/... ./firecracker ./inmem ./internal/record ./network ./snapshot ./vmm ./vsock ./cmd/microvm/internal/...)
 rest=$(go list ./... | grep -vxF "$racy")
 
 # A fault in one half does not hide those of the other.

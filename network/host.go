@@ -1,0 +1,323 @@
+package network
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
+
+	"github.com/tangle-network/microvm"
+)
+
+// hostTable is our table on the host: a fixed number of rules, and sets that have an
+// element or two for each VM. All lookups are hashes.
+//
+// What it drops nobody else lets pass; what it accepts others may still drop.
+type hostTable struct {
+	t          *nftables.Table
+	links      *nftables.Set    // host ends
+	vms        [2]*nftables.Set // host end . VM's address
+	addrs      [2]*nftables.Set // VMs' addresses
+	named      [2]*nftables.Set // VM . address of the host or of another VM that its policy names
+	published  [2]*nftables.Set // address . protocol . port → VM . port
+	everywhere [2]*nftables.Set // protocol . port → VM . port, on every address of the host
+	groups     [2]*nftables.Set // VM → its group's chain
+}
+
+func newHostTable(name string) *hostTable {
+	h := &hostTable{t: &nftables.Table{Family: nftables.TableFamilyINet, Name: name}}
+	// Sets have numbers of our own: the library would count in a variable that it does
+	// not lock, and two sets of one transaction could get one number.
+	id := uint32(0)
+	set := func(s nftables.Set) *nftables.Set {
+		id++
+		s.Table, s.ID = h.t, id
+		return &s
+	}
+	h.links = set(nftables.Set{Name: "links", KeyType: nftables.TypeIFName})
+	for i, six := range []bool{false, true} {
+		v, a := version(six), addrKey(six)
+		to := nftables.MustConcatSetType(a, nftables.TypeInetService)
+		h.vms[i] = set(nftables.Set{Name: "vms" + v, KeyType: nftables.MustConcatSetType(nftables.TypeIFName, a), Concatenation: true})
+		h.addrs[i] = set(nftables.Set{Name: "addrs" + v, KeyType: a})
+		h.named[i] = set(nftables.Set{Name: "named" + v, KeyType: nftables.MustConcatSetType(a, a), Concatenation: true})
+		h.published[i] = set(nftables.Set{Name: "published" + v, IsMap: true, KeyType: boxKey(six), DataType: to, Concatenation: true})
+		h.everywhere[i] = set(nftables.Set{Name: "everywhere" + v, IsMap: true, KeyType: portKey, DataType: to, Concatenation: true})
+		h.groups[i] = set(nftables.Set{Name: "groups" + v, IsMap: true, KeyType: a, DataType: nftables.TypeVerdict})
+	}
+	return h
+}
+
+// create makes the table if it is not there, in one transaction; another program's
+// that is there already is the same.
+func (h *hostTable) create(c *nftables.Conn, routed bool) error {
+	_, err := c.ListTableOfFamily(h.t.Name, h.t.Family)
+	if err == nil {
+		return nil
+	}
+	c.CreateTable(h.t)
+	if err := c.AddSet(h.links, nil); err != nil {
+		return err
+	}
+	for i := range 2 {
+		for _, s := range []*nftables.Set{h.vms[i], h.addrs[i], h.named[i], h.published[i], h.everywhere[i], h.groups[i]} {
+			if err := c.AddSet(s, nil); err != nil {
+				return err
+			}
+		}
+	}
+	h.rules(c, routed)
+	err = c.Flush()
+	if errors.Is(err, unix.EEXIST) {
+		return nil // another program was faster
+	}
+	if err != nil {
+		return fmt.Errorf("make the table %s: %w", h.t.Name, err)
+	}
+	return nil
+}
+
+func (h *hostTable) rules(c *nftables.Conn, routed bool) {
+	pass := nftables.ChainPolicyAccept
+	base := func(name string, kind nftables.ChainType, hook *nftables.ChainHook, prio *nftables.ChainPriority) *nftables.Chain {
+		return c.AddChain(&nftables.Chain{Table: h.t, Name: name, Type: kind, Hooknum: hook, Priority: prio, Policy: &pass})
+	}
+	add := func(ch *nftables.Chain, parts ...match) {
+		c.AddRule(&nftables.Rule{Table: h.t, Chain: ch, Exprs: rule(parts...)})
+	}
+	fromVM := rule(meta(expr.MetaKeyIIFNAME, reg0), in(h.links))
+	toVM := rule(meta(expr.MetaKeyOIFNAME, reg0), in(h.links))
+	sixes := []bool{false, true}
+
+	// A packet from a VM has the VM's address, whoever in its namespace sent it.
+	source := base("source", nftables.ChainTypeFilter, nftables.ChainHookPrerouting, nftables.ChainPriorityRaw)
+	add(source, fromVM, family(false), daddr(false, reg0), loopback(), drop())
+	for i, six := range sixes {
+		// Neighbour discovery comes from link-local addresses and goes no further.
+		add(source, fromVM, family(six), meta(expr.MetaKeyIIFNAME, reg0), saddr(six, reg4), notInLocal(six), notIn(h.vms[i]), drop())
+	}
+
+	// The host itself is closed to VMs, but for what their policies name.
+	input := base("input", nftables.ChainTypeFilter, nftables.ChainHookInput, nftables.ChainPriorityFilter)
+	add(input, established(), accept())
+	for i, six := range sixes {
+		add(input, fromVM, family(six), saddr(six, reg0), daddr(six, next(six)), in(h.named[i]), accept())
+	}
+	for _, kind := range []byte{135, 136} {
+		add(input, fromVM, l4proto(unix.IPPROTO_ICMPV6), icmpType(kind), accept())
+	}
+	add(input, fromVM, drop())
+
+	forward := base("forward", nftables.ChainTypeFilter, nftables.ChainHookForward, nftables.ChainPriorityFilter)
+	add(forward, established(), accept())
+	between := c.AddChain(&nftables.Chain{Table: h.t, Name: "between"})
+	for i, six := range sixes {
+		add(between, family(six), saddr(six, reg0), daddr(six, next(six)), in(h.named[i]), accept())
+		add(between, family(six), saddr(six, reg0), verdictOf(h.groups[i]))
+	}
+	add(between, drop())
+	add(forward, fromVM, toVM, goTo(between.Name))
+	// Networks of containers and of other VMs.
+	for i, six := range sixes {
+		add(forward, fromVM, meta(metaOIFKind, reg0), is(ifname("bridge")...), family(six), saddr(six, reg0), daddr(six, next(six)), in(h.named[i]), accept())
+	}
+	add(forward, fromVM, meta(metaOIFKind, reg0), is(ifname("bridge")...), drop())
+	add(forward, toVM, dnatted(), accept())
+	add(forward, toVM, drop())
+
+	pre := base("published", nftables.ChainTypeNAT, nftables.ChainHookPrerouting, nftables.ChainPriorityNATDest)
+	out := base("published_local", nftables.ChainTypeNAT, nftables.ChainHookOutput, nftables.ChainPriorityNATDest)
+	for _, ch := range []*nftables.Chain{pre, out} {
+		for i, six := range sixes {
+			add(ch, family(six), box4or6(six), into(h.published[i]), toMapped(six))
+			add(ch, family(six), local(), meta(expr.MetaKeyL4PROTO, reg0), dport(reg1), into(h.everywhere[i]), toMapped(six))
+		}
+	}
+
+	post := base("masquerade", nftables.ChainTypeNAT, nftables.ChainHookPostrouting, nftables.ChainPriorityNATSource)
+	for i, six := range sixes {
+		if routed {
+			break
+		}
+		add(post, family(six), saddr(six, reg0), in(h.addrs[i]), meta(expr.MetaKeyOIFNAME, reg0), notIn(h.links), match{&expr.Masq{}})
+	}
+	// What was published on a loopback address has one as its source.
+	add(post, family(false), toVM, saddr(false, reg0), loopback(), match{&expr.Masq{}})
+}
+
+// loopback matches an IPv4 address in reg0.
+func loopback() match {
+	return rule(match{&expr.Bitwise{SourceRegister: reg0, DestRegister: reg0, Len: 4, Mask: []byte{255, 0, 0, 0}, Xor: make([]byte, 4)}}, is(127, 0, 0, 0))
+}
+
+// next is the register behind an address that was loaded into reg0.
+func next(six bool) uint32 {
+	if six {
+		return reg4
+	}
+	return reg1
+}
+
+// notInLocal leaves out link-local sources of IPv6.
+func notInLocal(six bool) match {
+	if !six {
+		return nil
+	}
+	return match{
+		&expr.Bitwise{SourceRegister: reg4, DestRegister: reg8, Len: 2, Mask: []byte{0xff, 0xc0}, Xor: make([]byte, 2)},
+		&expr.Cmp{Op: expr.CmpOpNeq, Register: reg8, Data: []byte{0xfe, 0x80}},
+	}
+}
+
+// local matches packets to one of the host's own addresses.
+func local() match {
+	return match{
+		&expr.Fib{Register: reg0, ResultADDRTYPE: true, FlagDADDR: true},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: reg0, Data: native32(unix.RTN_LOCAL)},
+	}
+}
+
+// dnatted matches flows that a published port has brought.
+func dnatted() match {
+	const ipsDstNAT = 1 << 5 // IPS_DST_NAT of linux/netfilter/nf_conntrack_common.h
+	return match{
+		&expr.Ct{Key: expr.CtKeySTATUS, Register: reg0},
+		&expr.Bitwise{SourceRegister: reg0, DestRegister: reg0, Len: 4, Mask: native32(ipsDstNAT), Xor: make([]byte, 4)},
+		&expr.Cmp{Op: expr.CmpOpNeq, Register: reg0, Data: make([]byte, 4)},
+	}
+}
+
+// toMapped sends a packet to the address and port that a map has put into reg0.
+func toMapped(six bool) match {
+	fam := uint32(unix.NFPROTO_IPV4)
+	if six {
+		fam = unix.NFPROTO_IPV6
+	}
+	return match{&expr.NAT{Type: expr.NATTypeDestNAT, Family: fam, RegAddrMin: reg0, RegAddrMax: reg0, RegProtoMin: next(six), RegProtoMax: next(six)}}
+}
+
+// entry is what the host's table has about one VM.
+type entry struct {
+	plan    slotPlan
+	named   []netip.Addr // single addresses that the policy allows
+	publish []microvm.PublishedPort
+	group   string
+}
+
+type elements struct {
+	set   *nftables.Set
+	elems []nftables.SetElement
+}
+
+func (h *hostTable) elementsOf(e entry) []elements {
+	var out []elements
+	add := func(s *nftables.Set, elems ...nftables.SetElement) {
+		if len(elems) > 0 {
+			out = append(out, elements{s, elems})
+		}
+	}
+	add(h.links, nftables.SetElement{Key: ifname(e.plan.link())})
+	for _, side := range e.plan.sides() {
+		i := 0
+		if side.six {
+			i = 1
+		}
+		vm := side.vm.AsSlice()
+		add(h.vms[i], nftables.SetElement{Key: key(ifname(e.plan.link()), vm)})
+		add(h.addrs[i], nftables.SetElement{Key: vm})
+		for _, a := range e.named {
+			if a.Is6() == side.six {
+				add(h.named[i], nftables.SetElement{Key: key(vm, a.AsSlice())})
+			}
+		}
+		for _, p := range e.publish {
+			to := key(vm, be16(p.GuestPort))
+			proto := []byte{protocols[p.Proto()][0]}
+			switch {
+			case !p.HostIP.IsValid():
+				add(h.everywhere[i], nftables.SetElement{Key: key(proto, be16(p.HostPort)), Val: to})
+			case p.HostIP.Is6() == side.six:
+				add(h.published[i], nftables.SetElement{Key: key(p.HostIP.AsSlice(), proto, be16(p.HostPort)), Val: to})
+			}
+		}
+		if e.group != "" {
+			add(h.groups[i], nftables.SetElement{Key: vm, VerdictData: &expr.Verdict{Kind: expr.VerdictGoto, Chain: groupChain(e.group)}})
+			add(h.groupSet(e.group, side.six), nftables.SetElement{Key: vm})
+		}
+	}
+	return out
+}
+
+func groupChain(group string) string { return "group_" + group }
+
+func (h *hostTable) groupSet(group string, six bool) *nftables.Set {
+	id := uint32(100)
+	if six {
+		id++
+	}
+	return &nftables.Set{Table: h.t, ID: id, Name: "members" + version(six) + "_" + group, KeyType: addrKey(six)}
+}
+
+// add puts a VM's elements in, in one transaction.
+func (h *hostTable) add(c *nftables.Conn, e entry) error {
+	if e.group != "" {
+		ch := c.AddChain(&nftables.Chain{Table: h.t, Name: groupChain(e.group)})
+		c.FlushChain(ch)
+		for _, six := range []bool{false, true} {
+			set := h.groupSet(e.group, six)
+			if err := c.AddSet(set, nil); err != nil {
+				return err
+			}
+			c.AddRule(&nftables.Rule{Table: h.t, Chain: ch, Exprs: rule(family(six), daddr(six, reg0), in(set), accept())})
+		}
+		c.AddRule(&nftables.Rule{Table: h.t, Chain: ch, Exprs: drop()})
+	}
+	for _, el := range h.elementsOf(e) {
+		if err := c.SetAddElements(el.set, el.elems); err != nil {
+			return err
+		}
+	}
+	return c.Flush()
+}
+
+// remove takes a VM's elements out; one that is not there is no error.
+func (h *hostTable) remove(c *nftables.Conn, e entry) error {
+	els := h.elementsOf(e)
+	for _, el := range els {
+		if err := c.SetDeleteElements(el.set, el.elems); err != nil {
+			return err
+		}
+	}
+	err := c.Flush()
+	if err == nil || !errors.Is(err, unix.ENOENT) {
+		return err
+	}
+	// Something was not there, and then nothing was removed: one at a time.
+	for _, el := range els {
+		for _, one := range el.elems {
+			if err := c.SetDeleteElements(el.set, []nftables.SetElement{one}); err != nil {
+				return err
+			}
+			if err := c.Flush(); err != nil && !errors.Is(err, unix.ENOENT) {
+				return fmt.Errorf("remove from %s: %w", el.set.Name, err)
+			}
+		}
+	}
+	return nil
+}
+
+// namedIn are the single addresses that a policy allows: with one of the host's own,
+// or another VM's, it names it exactly.
+func namedIn(e microvm.Egress) []netip.Addr {
+	var out []netip.Addr
+	for _, r := range e.Allow {
+		if r.CIDR.IsValid() && r.CIDR.IsSingleIP() && !slices.Contains(out, r.CIDR.Addr()) {
+			out = append(out, r.CIDR.Addr())
+		}
+	}
+	return out
+}

@@ -1,0 +1,446 @@
+package network
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"strconv"
+	"sync"
+
+	"github.com/google/nftables"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/tangle-network/microvm"
+	"github.com/tangle-network/microvm/internal/netns"
+)
+
+// What a Manager's methods return, for errors.Is.
+var (
+	ErrPoolFull = errors.New("no address is free")
+	ErrNoSlot   = errors.New("the VM has no network")
+)
+
+// PortTakenError says whose a port is that was to be published.
+type PortTakenError struct {
+	Port microvm.PublishedPort
+	UID  string // of the VM that has it, where that is known
+}
+
+func (e *PortTakenError) Error() string {
+	by := "another"
+	if e.UID != "" {
+		by = "VM " + e.UID
+	}
+	return fmt.Sprintf("port %v is published by %s: choose another", e.Port, by)
+}
+
+// Manager makes networks for VMs and takes them back. Several programs may have one
+// over the same directory at the same time. All of its methods may be called at once.
+type Manager struct {
+	cfg   Config
+	host  *os.File // the namespace that it was opened in, which is the host's
+	rt    *netlink.Handle
+	table *hostTable
+
+	mu        sync.Mutex
+	cursor    int                  // where the search for a free index goes on
+	ready     []int                // slots that may be ready
+	byUID     map[string]int       // where a VM's slot was last seen
+	resolvers map[string]*resolver // by uid
+	drops     map[string]*dropLog
+
+	bg     sync.WaitGroup
+	ctx    context.Context // ends with Close
+	cancel context.CancelFunc
+}
+
+// Open returns a Manager. It makes nothing in the kernel but Config.Slots.Min slots,
+// in the background. Close it.
+func Open(cfg Config) (*Manager, error) {
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return nil, fmt.Errorf("network: %w", err)
+	}
+	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
+		return nil, fmt.Errorf("network: %w", err)
+	}
+	host, err := os.Open("/proc/thread-self/ns/net")
+	if err != nil {
+		return nil, fmt.Errorf("network: %w", err)
+	}
+	rt, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		host.Close()
+		return nil, fmt.Errorf("network: netlink: %w", err)
+	}
+	m := &Manager{cfg: cfg, host: host, rt: rt, byUID: map[string]int{}, resolvers: map[string]*resolver{}, drops: map[string]*dropLog{}}
+	m.table = newHostTable(tableOf(cfg.Dir))
+	m.ctx, m.cancel = context.WithCancel(context.Background())
+	indexes, err := m.indexes()
+	if err != nil {
+		m.Close()
+		return nil, fmt.Errorf("network: %w", err)
+	}
+	// Another begin each time: a restart need not search through all that is taken.
+	m.cursor = rand.IntN(cfg.slots())
+	for _, i := range indexes {
+		o, err := m.readOwner(i)
+		switch {
+		case err != nil:
+			cfg.Log.Error("a network slot can't be read", "slot", m.slotPath(i), "err", err)
+		case o != nil:
+			m.byUID[o.UID] = i
+			if !netns.Is(m.slotPath(i, "ns")) {
+				continue // the host was booted: Acquire or Reconcile makes it anew
+			}
+			if err := errors.Join(m.resolve(i, o.UID), m.logDrops(i, o.UID, o.Options.LogDropped)); err != nil {
+				cfg.Log.Error("a VM's network is not served", "vm", o.UID, "err", err)
+			}
+		default:
+			m.ready = append(m.ready, i)
+		}
+	}
+	m.refill()
+	return m, nil
+}
+
+// Close lets go of what the Manager holds; networks stay. It waits for slots that are
+// being made.
+func (m *Manager) Close() error {
+	m.cancel()
+	m.bg.Wait()
+	m.rt.Close()
+	return m.host.Close()
+}
+
+// tableOf is the name of the host's table, and the mark of the links, of a directory.
+func tableOf(dir string) string {
+	sum := sha256.Sum256([]byte(dir))
+	return tableName + "_" + hex.EncodeToString(sum[:4])
+}
+
+// alias marks links as those of this directory.
+func (m *Manager) alias() string { return m.table.t.Name }
+
+// nft is a connection to the nftables of the host.
+func (m *Manager) nft() (*nftables.Conn, error) {
+	c, err := nftables.New(nftables.WithNetNSFd(int(m.host.Fd())))
+	if err != nil {
+		return nil, fmt.Errorf("nftables: %w", err)
+	}
+	return c, nil
+}
+
+// Slot is a VM's network.
+type Slot struct {
+	UID       string
+	Namespace string // path; the VMM runs in it
+	TAP       string
+	Address   netip.Addr   // where the host reaches the VM
+	Address6  netip.Addr   // when Config.IPv6 is set
+	Guest     netip.Prefix // what the guest has
+	Gateway   netip.Addr   // what the guest sends through, and asks for names
+	Guest6    netip.Prefix
+	Gateway6  netip.Addr
+	MAC       net.HardwareAddr
+	Link      string // the host's end
+	Options   microvm.Network
+}
+
+func (m *Manager) slot(index int, o owner) Slot {
+	p := m.cfg.plan(index)
+	s := Slot{UID: o.UID, Namespace: m.slotPath(index, "ns"), TAP: TAP, Address: p.v4.vm, Guest: netip.PrefixFrom(p.v4.guest, p.v4.bits), Gateway: p.v4.gateway,
+		MAC: slices.Clone(p.mac), Link: p.link(), Options: o.Options}
+	if p.v6 != nil {
+		s.Address6, s.Guest6, s.Gateway6 = p.v6.vm, netip.PrefixFrom(p.v6.guest, p.v6.bits), p.v6.gateway
+	}
+	return s
+}
+
+// Acquire makes the network of a VM. One that it has already is returned with the
+// options of before, and is made whole again if the host was booted since, or its
+// nftables were flushed. It fails with ErrPoolFull, *PortTakenError, and
+// microvm.ErrHost where the host would drop the VM's packets.
+func (m *Manager) Acquire(ctx context.Context, uid string, opts microvm.Network) (Slot, error) {
+	fail := func(err error) (Slot, error) { return Slot{}, fmt.Errorf("network of VM %s: %w", uid, err) }
+	if err := errors.Join(checkUID(uid), opts.Validate()); err != nil {
+		return fail(err)
+	}
+	if err := m.checkHost(opts); err != nil {
+		return fail(err)
+	}
+	d, o, err := m.lockOwned(ctx, uid)
+	switch {
+	case err == nil:
+		defer d.unlock()
+		if err := m.mend(d, o); err != nil {
+			return fail(err)
+		}
+		return m.slot(d.index, o), nil
+	case !errors.Is(err, ErrNoSlot):
+		return fail(err)
+	}
+	o = owner{uid, opts}
+	if d, err = m.claim(ctx, &o); err != nil {
+		return fail(err)
+	}
+	defer d.unlock()
+	if err := m.join(d, o); err != nil {
+		return fail(errors.Join(err, m.takeBack(d, o)))
+	}
+	m.mu.Lock()
+	m.byUID[uid] = d.index
+	m.mu.Unlock()
+	m.refill()
+	return m.slot(d.index, o), nil
+}
+
+func (m *Manager) takeReady() (int, bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if len(m.ready) == 0 {
+		return 0, false
+	}
+	i := m.ready[0]
+	m.ready = m.ready[1:]
+	return i, true
+}
+
+// claim gives a slot to an owner and returns it locked: one that is ready, or the next
+// that is free. Without an owner it is a new one.
+func (m *Manager) claim(ctx context.Context, o *owner) (*slotDir, error) {
+	n := m.cfg.slots()
+	var why error
+	for tried := 0; tried < n; {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		index, ready := -1, false
+		if o != nil {
+			index, ready = m.takeReady()
+		}
+		if !ready {
+			m.mu.Lock()
+			index, m.cursor = m.cursor, (m.cursor+1)%n
+			m.mu.Unlock()
+			tried++
+		}
+		d, whole, err := m.reserve(index, o)
+		if err != nil {
+			return nil, err
+		}
+		if d == nil {
+			continue
+		}
+		if whole {
+			return d, nil
+		}
+		err = m.makeSlot(m.cfg.plan(index), d.path("ns"))
+		if err == nil {
+			return d, nil
+		}
+		err = errors.Join(err, m.unmakeSlot(d))
+		if o != nil {
+			err = errors.Join(err, d.disown(o.UID))
+		}
+		d.unlock()
+		if !errors.Is(err, errAddressTaken) {
+			return nil, err
+		}
+		why = err
+	}
+	if why == nil {
+		return nil, fmt.Errorf("%w: all %d of %v are VMs'; destroy some, or open with a larger pool", ErrPoolFull, n, m.cfg.Pool)
+	}
+	return nil, fmt.Errorf("%w in %v: %w; open with another pool", ErrPoolFull, m.cfg.Pool, why)
+}
+
+// reserve takes an index, and says whether the slot is whole; nil if it is somebody's,
+// or if it is ready and no owner wants it.
+func (m *Manager) reserve(index int, o *owner) (*slotDir, bool, error) {
+	err := os.Mkdir(m.slotPath(index), 0o700)
+	made := err == nil
+	if err != nil && !errors.Is(err, os.ErrExist) {
+		return nil, false, err
+	}
+	d, err := m.lockSlot(index)
+	if errors.Is(err, errBusy) || errors.Is(err, os.ErrNotExist) {
+		return nil, false, nil
+	}
+	if err != nil {
+		return nil, false, err
+	}
+	give := func(err error) (*slotDir, bool, error) {
+		d.unlock()
+		return nil, false, err
+	}
+	has, err := m.readOwner(index)
+	if err != nil {
+		return give(nil) // damaged: Reconcile reports it
+	}
+	whole := !made && d.isReady() && netns.Is(d.path("ns"))
+	if has != nil || whole && o == nil {
+		return give(nil)
+	}
+	if !made && !whole {
+		// A crash has left it half made, or the host was booted.
+		if err := m.unmake(m.cfg.plan(index), d.path("ns")); err != nil {
+			return give(err)
+		}
+		if err := os.Remove(d.path("ready")); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return give(err)
+		}
+	}
+	if o != nil {
+		if err := d.own(*o); err != nil {
+			return give(err)
+		}
+	}
+	return d, whole, nil
+}
+
+// join gives a slot its owner's policy, and a place in the host's table.
+func (m *Manager) join(d *slotDir, o owner) error {
+	p := m.cfg.plan(d.index)
+	if err := m.policyInside(d, o.Options); err != nil {
+		return err
+	}
+	c, err := m.nft()
+	if err != nil {
+		return err
+	}
+	l, err := m.lockTable(unix.LOCK_SH)
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	if err := m.table.create(c, m.cfg.Routed); err != nil {
+		return err
+	}
+	if err := m.table.add(c, entryOf(p, o.Options)); err != nil {
+		if errors.Is(err, unix.EBUSY) || errors.Is(err, unix.EEXIST) {
+			return m.whoPublishes(o)
+		}
+		return fmt.Errorf("write the host's table %s: %w", m.table.t.Name, err)
+	}
+	if err := errors.Join(m.resolve(d.index, o.UID), m.logDrops(d.index, o.UID, o.Options.LogDropped)); err != nil {
+		return err
+	}
+	return m.routeLoopback(p.link(), slices.ContainsFunc(o.Options.Publish, func(p microvm.PublishedPort) bool { return !p.HostIP.IsValid() || p.HostIP.IsLoopback() }))
+}
+
+// routeLoopback lets the host's own packets to a port that is published on a loopback
+// address leave by the link. What comes in by it to such an address is dropped by the
+// host's table.
+func (m *Manager) routeLoopback(link string, on bool) error {
+	value := "0"
+	if on {
+		value = "1"
+	}
+	err := netns.Inside(m.hostPath(), func() error {
+		return os.WriteFile("/proc/sys/net/ipv4/conf/"+link+"/route_localnet", []byte(value), 0)
+	})
+	if err != nil {
+		return fmt.Errorf("sysctl net.ipv4.conf.%s.route_localnet=%s: %w", link, value, err)
+	}
+	return nil
+}
+
+func entryOf(p slotPlan, o microvm.Network) entry {
+	return entry{plan: p, named: namedIn(o.Egress), publish: o.Publish, group: o.Group}
+}
+
+// policyInside writes the policy into the namespace.
+func (m *Manager) policyInside(d *slotDir, o microvm.Network) error {
+	return m.insideNFT(d.index, func(c *nftables.Conn) error { return setPolicy(c, m.compile(o)) })
+}
+
+func (m *Manager) compile(o microvm.Network) compiled {
+	s := surroundings{pools: []netip.Prefix{m.cfg.Pool}, guests: []netip.Prefix{m.cfg.Guest.Masked()}, group: o.Group != ""}
+	if m.cfg.IPv6 {
+		s.pools, s.guests = append(s.pools, m.cfg.Pool6), append(s.guests, m.cfg.Guest6.Masked())
+	}
+	c := compile(o.Egress, s)
+	c.conns, c.log = uint32(o.MaxConnections), o.LogDropped
+	return c
+}
+
+// insideNFT runs f with a connection to the nftables of a slot's namespace.
+func (m *Manager) insideNFT(index int, f func(*nftables.Conn) error) error {
+	ns, err := os.Open(m.slotPath(index, "ns"))
+	if err != nil {
+		return err
+	}
+	defer ns.Close()
+	c, err := nftables.New(nftables.WithNetNSFd(int(ns.Fd())), nftables.AsLasting())
+	if err != nil {
+		return fmt.Errorf("nftables of the namespace: %w", err)
+	}
+	err = f(c)
+	return errors.Join(err, c.CloseLasting())
+}
+
+// Find returns the network that a VM has, or ErrNoSlot.
+func (m *Manager) Find(uid string) (Slot, error) {
+	index, o, err := m.find(uid)
+	if err != nil {
+		return Slot{}, fmt.Errorf("network of VM %s: %w", uid, err)
+	}
+	return m.slot(index, o), nil
+}
+
+func (m *Manager) find(uid string) (int, owner, error) {
+	m.mu.Lock()
+	index, ok := m.byUID[uid]
+	m.mu.Unlock()
+	if ok {
+		if o, err := m.readOwner(index); err == nil && o != nil && o.UID == uid {
+			return index, *o, nil
+		}
+	}
+	// Another program may have made it.
+	if checkUID(uid) != nil {
+		return 0, owner{}, ErrNoSlot
+	}
+	index, err := m.indexOfUID(uid)
+	if errors.Is(err, os.ErrNotExist) {
+		return 0, owner{}, ErrNoSlot
+	}
+	if err != nil {
+		return 0, owner{}, err
+	}
+	o, err := m.readOwner(index)
+	if err != nil {
+		return 0, owner{}, err
+	}
+	if o == nil || o.UID != uid {
+		return 0, owner{}, ErrNoSlot
+	}
+	m.mu.Lock()
+	m.byUID[uid] = index
+	m.mu.Unlock()
+	return index, *o, nil
+}
+
+// indexes are the slots that have a directory, in order.
+func (m *Manager) indexes() ([]int, error) {
+	entries, err := os.ReadDir(m.cfg.Dir)
+	if err != nil {
+		return nil, err
+	}
+	var out []int
+	for _, e := range entries {
+		if i, err := strconv.Atoi(e.Name()); err == nil && i >= 0 && i < m.cfg.slots() && e.IsDir() {
+			out = append(out, i)
+		}
+	}
+	return out, nil
+}

@@ -1,0 +1,193 @@
+package network
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/google/nftables"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/tangle-network/microvm"
+	"github.com/tangle-network/microvm/internal/netns"
+)
+
+// Release takes a VM's network back: the VMM must be dead. When it returns, nothing
+// leads to the VM any more, and its address is free when the kernel is done with it.
+// A VM without a network is no error.
+func (m *Manager) Release(ctx context.Context, uid string) error {
+	d, o, err := m.lockOwned(ctx, uid)
+	if errors.Is(err, ErrNoSlot) {
+		return nil
+	}
+	if err == nil {
+		err = m.takeBack(d, o)
+		d.unlock()
+	}
+	if err != nil {
+		return fmt.Errorf("network of VM %s: release: %w", uid, err)
+	}
+	return nil
+}
+
+// takeBack makes a slot nobody's: ready for the next if there is room among those
+// that are kept, else it is removed.
+func (m *Manager) takeBack(d *slotDir, o owner) error {
+	m.mu.Lock()
+	delete(m.byUID, o.UID)
+	keep := len(m.ready) < m.cfg.Slots.Max
+	m.mu.Unlock()
+	m.stopServing(o.UID)
+	p := m.cfg.plan(d.index)
+	c, err := m.nft()
+	if err != nil {
+		return err
+	}
+	if err := m.table.remove(c, entryOf(p, o.Options)); err != nil {
+		return err
+	}
+	if err := m.table.dropEmptyGroup(c, o.Options.Group); err != nil {
+		return err
+	}
+	if err := m.routeLoopback(p.link(), false); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	if keep && m.ctx.Err() == nil && m.clean(d) == nil {
+		if err := os.Remove(d.path("owner")); err != nil {
+			return err
+		}
+		m.mu.Lock()
+		m.ready = append(m.ready, d.index)
+		m.mu.Unlock()
+	} else if err := m.unmakeSlot(d); err != nil {
+		return err
+	}
+	if err := d.disown(o.UID); err != nil {
+		return err
+	}
+	m.mu.Lock()
+	last := len(m.byUID) == 0
+	m.mu.Unlock()
+	if last {
+		return m.dropTable(c)
+	}
+	return nil
+}
+
+// clean makes a slot as good as new: closed, no flow remembered, counters at zero.
+func (m *Manager) clean(d *slotDir) error {
+	if !netns.Is(d.path("ns")) {
+		return errors.New("the namespace is gone")
+	}
+	if err := m.policyInside(d, microvm.Network{}); err != nil {
+		return err
+	}
+	if err := netns.Inside(d.path("ns"), func() error { return netlink.ConntrackTableFlush(netlink.ConntrackTable) }); err != nil {
+		return fmt.Errorf("forget the flows: %w", err)
+	}
+	err := m.insideNFT(d.index, func(c *nftables.Conn) error {
+		for _, t := range []*nftables.Table{{Family: nftables.TableFamilyINet, Name: tableName}, {Family: nftables.TableFamilyNetdev, Name: tableName}} {
+			if _, err := c.ResetObjects(t); err != nil {
+				return fmt.Errorf("zero the counters: %w", err)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(d.path("ready"), nil, 0o600)
+}
+
+// unmakeSlot removes a slot that is not in the host's table any more.
+func (m *Manager) unmakeSlot(d *slotDir) error {
+	if err := m.unmake(m.cfg.plan(d.index), d.path("ns")); err != nil {
+		return err
+	}
+	return d.remove()
+}
+
+// Drain removes the slots that are kept ready.
+func (m *Manager) Drain() error {
+	m.mu.Lock()
+	m.ready = nil
+	m.mu.Unlock()
+	indexes, err := m.indexes()
+	if err != nil {
+		return fmt.Errorf("network: %w", err)
+	}
+	var errs []error
+	for _, i := range indexes {
+		if exists(m.slotPath(i, "owner")) {
+			continue
+		}
+		d, err := m.lockSlot(i)
+		if errors.Is(err, errBusy) || errors.Is(err, os.ErrNotExist) {
+			continue
+		}
+		if err == nil {
+			if o, oerr := m.readOwner(i); oerr != nil || o == nil {
+				err = errors.Join(oerr, m.unmakeSlot(d))
+			}
+			d.unlock()
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("network: remove slot %s: %w", m.slotPath(i), err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// refill makes slots ahead, in the background.
+func (m *Manager) refill() {
+	m.mu.Lock()
+	missing := m.cfg.Slots.Min - len(m.ready)
+	m.mu.Unlock()
+	if missing <= 0 || m.ctx.Err() != nil {
+		return
+	}
+	m.bg.Go(func() {
+		for m.ctx.Err() == nil {
+			m.mu.Lock()
+			missing := m.cfg.Slots.Min - len(m.ready)
+			m.mu.Unlock()
+			if missing <= 0 {
+				return
+			}
+			d, err := m.claim(m.ctx, nil)
+			if err == nil {
+				err = os.WriteFile(d.path("ready"), nil, 0o600)
+				d.unlock()
+			}
+			if err != nil {
+				if m.ctx.Err() == nil {
+					m.cfg.Log.Error("a network slot could not be made ahead", "err", err)
+				}
+				return
+			}
+			m.mu.Lock()
+			m.ready = append(m.ready, d.index)
+			m.mu.Unlock()
+		}
+	})
+}
+
+// dropEmptyGroup removes the chain and sets of a group without members.
+func (h *hostTable) dropEmptyGroup(c *nftables.Conn, group string) error {
+	if group == "" {
+		return nil
+	}
+	ch := &nftables.Chain{Table: h.t, Name: groupChain(group)}
+	c.FlushChain(ch)
+	c.DelChain(ch)
+	for _, six := range []bool{false, true} {
+		c.DelSet(h.groupSet(group, six))
+	}
+	// The map of groups holds the chain while there is a member: then nothing is removed.
+	if err := c.Flush(); err != nil && !errors.Is(err, unix.EBUSY) && !errors.Is(err, unix.ENOENT) {
+		return fmt.Errorf("remove group %q: %w", group, err)
+	}
+	return nil
+}

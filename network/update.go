@@ -1,0 +1,213 @@
+package network
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"slices"
+	"time"
+
+	"github.com/google/nftables"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/tangle-network/microvm"
+	"github.com/tangle-network/microvm/internal/netns"
+)
+
+// UpdateEgress replaces the policy of a VM while it runs. Each packet meets the old
+// policy or the new one; flows that the new one does not allow end, others go on.
+func (m *Manager) UpdateEgress(ctx context.Context, uid string, e microvm.Egress) error {
+	fail := func(err error) error { return fmt.Errorf("network of VM %s: update the policy: %w", uid, err) }
+	if err := e.Validate(); err != nil {
+		return fail(err)
+	}
+	d, o, err := m.lockOwned(ctx, uid)
+	if err != nil {
+		return fail(err)
+	}
+	defer d.unlock()
+	before := o.Options
+	o.Options.Egress = e
+	if err := m.checkHost(o.Options); err != nil {
+		return fail(err)
+	}
+	// What the policy will be is written first: who finds it half done finishes it.
+	if err := d.writeOwner(o); err != nil {
+		return fail(err)
+	}
+	if err := m.apply(d, before, o.Options); err != nil {
+		return fail(err)
+	}
+	return nil
+}
+
+// apply brings a slot from one policy to another.
+func (m *Manager) apply(d *slotDir, before, after microvm.Network) error {
+	p := m.cfg.plan(d.index)
+	if err := m.policyInside(d, after); err != nil {
+		return err
+	}
+	c, err := m.nft()
+	if err != nil {
+		return err
+	}
+	if err := m.table.rename(c, entryOf(p, before), entryOf(p, after)); err != nil {
+		return err
+	}
+	return m.endFlows(d, after)
+}
+
+// rename replaces the addresses that a policy names.
+func (h *hostTable) rename(c *nftables.Conn, before, after entry) error {
+	gone, come := before, after
+	gone.named, come.named = without(before.named, after.named), without(after.named, before.named)
+	for _, el := range h.elementsOf(gone) {
+		if el.set == h.named[0] || el.set == h.named[1] {
+			// One that is not there can't be removed: it is added first.
+			if err := errors.Join(c.SetAddElements(el.set, el.elems), c.SetDeleteElements(el.set, el.elems)); err != nil {
+				return err
+			}
+		}
+	}
+	for _, el := range h.elementsOf(come) {
+		if el.set == h.named[0] || el.set == h.named[1] {
+			if err := c.SetAddElements(el.set, el.elems); err != nil {
+				return err
+			}
+		}
+	}
+	if err := c.Flush(); err != nil {
+		return fmt.Errorf("write the host's table %s: %w", h.t.Name, err)
+	}
+	return nil
+}
+
+func without(all, those []netip.Addr) []netip.Addr {
+	return slices.DeleteFunc(slices.Clone(all), func(a netip.Addr) bool { return slices.Contains(those, a) })
+}
+
+// endFlows makes conntrack forget the flows that the VM has begun and that its policy
+// does not allow any more, in the namespace and on the host: packets of a flow that is
+// known are not held against the policy.
+func (m *Manager) endFlows(d *slotDir, o microvm.Network) error {
+	policy := m.compile(o)
+	p := m.cfg.plan(d.index)
+	open, err := m.resolvedNow(d.index, policy)
+	if err != nil {
+		return err
+	}
+	for _, side := range p.sides() {
+		fam := netlink.InetFamily(unix.AF_INET)
+		if side.six {
+			fam = unix.AF_INET6
+		}
+		notAllowed := func(from netip.Addr) flowFilter {
+			return func(f *netlink.ConntrackFlow) bool {
+				src, _ := netip.AddrFromSlice(f.Forward.SrcIP)
+				dst, ok := netip.AddrFromSlice(f.Forward.DstIP)
+				if !ok || src.Unmap() != from {
+					return false
+				}
+				return !policy.passes(dst.Unmap(), f.Forward.Protocol, f.Forward.DstPort) && !open(dst.Unmap(), f.Forward.Protocol, f.Forward.DstPort)
+			}
+		}
+		err := netns.Inside(d.path("ns"), func() error {
+			_, err := netlink.ConntrackDeleteFilters(netlink.ConntrackTable, fam, notAllowed(side.guest))
+			return err
+		})
+		if err == nil {
+			err = netns.Inside(m.hostPath(), func() error {
+				_, err := netlink.ConntrackDeleteFilters(netlink.ConntrackTable, fam, notAllowed(side.vm))
+				return err
+			})
+		}
+		if err != nil {
+			return fmt.Errorf("end the flows that are not allowed any more: %w", err)
+		}
+	}
+	return nil
+}
+
+type flowFilter func(*netlink.ConntrackFlow) bool
+
+func (f flowFilter) MatchConntrackFlow(flow *netlink.ConntrackFlow) bool { return f(flow) }
+
+func (m *Manager) hostPath() string { return fmt.Sprintf("/proc/self/fd/%d", m.host.Fd()) }
+
+// resolvedNow says what the addresses that domains were resolved to are open for.
+func (m *Manager) resolvedNow(index int, p compiled) (func(netip.Addr, uint8, uint16) bool, error) {
+	var addrs [][]netip.Addr
+	if len(p.domains) > 0 {
+		err := m.insideNFT(index, func(c *nftables.Conn) error {
+			t := &nftables.Table{Family: nftables.TableFamilyINet, Name: tableName}
+			old, err := oldPolicies(c, t)
+			if err != nil {
+				return err
+			}
+			elems, err := stillAllowed(c, old, p.domains)
+			if err != nil {
+				return err
+			}
+			for _, bySix := range elems {
+				var list []netip.Addr
+				for _, els := range bySix {
+					for _, e := range els {
+						if a, ok := netip.AddrFromSlice(e.Key); ok {
+							list = append(list, a)
+						}
+					}
+				}
+				addrs = append(addrs, list)
+			}
+			return nil
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	any4 := netip.IPv4Unspecified()
+	return func(a netip.Addr, proto uint8, port uint16) bool {
+		at := box{addr: [2]netip.Addr{any4, any4}, proto: [2]uint8{proto, proto}, port: [2]uint16{port, port}}
+		for i, s := range p.domains {
+			if slices.Contains(addrs[i], a) && slices.ContainsFunc(s.ports, at.overlaps) {
+				return true
+			}
+		}
+		return false
+	}, nil
+}
+
+// lockOwned waits for the lock of a VM's slot, for as long as ctx lets it.
+func (m *Manager) lockOwned(ctx context.Context, uid string) (*slotDir, owner, error) {
+	for {
+		index, _, err := m.find(uid)
+		if err != nil {
+			return nil, owner{}, err
+		}
+		d, err := m.lockSlot(index)
+		switch {
+		case err == nil:
+			// It may have been released, and given to another, before the lock was got.
+			o, err := m.readOwner(index)
+			if err == nil && o != nil && o.UID == uid {
+				return d, *o, nil
+			}
+			d.unlock()
+			if err != nil {
+				return nil, owner{}, err
+			}
+		case errors.Is(err, os.ErrNotExist):
+		case !errors.Is(err, errBusy):
+			return nil, owner{}, err
+		}
+		// Another program works on it: a matter of milliseconds.
+		select {
+		case <-ctx.Done():
+			return nil, owner{}, fmt.Errorf("another program works on it: %w", ctx.Err())
+		case <-time.After(2 * time.Millisecond):
+		}
+	}
+}
