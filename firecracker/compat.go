@@ -47,7 +47,7 @@ func (r *Runtime) checkCreate(s microvm.Spec, l release) error {
 // checkBoot refuses to boot a VM of this spec in the release.
 func (r *Runtime) checkBoot(s microvm.Spec, l release) error {
 	planned := &record.Record{Spec: s, Disks: plannedDisks(s)}
-	err := supported(l, bootRequests(planned, l, r.cfg.SerialBytesPerSecond)...)
+	err := supported(l, bootRequests(planned, l, plannedSlot(s), r.cfg.SerialBytesPerSecond)...)
 	return errors.Join(err, checkHugePages(s, l))
 }
 
@@ -101,7 +101,7 @@ func checkRestored(s microvm.Spec, l release) error {
 	if s.Vsock != nil {
 		errs = append(errs, l.refuse(fcapi.DefectVsockDeadOnRestore, "vsock"))
 	}
-	if len(s.NetworkInterfaces) > 0 {
+	if len(s.NetworkInterfaces) > 0 || s.ManagedNetwork() != nil {
 		errs = append(errs, l.refuse(fcapi.DefectNetworkDeadOnRestore, "network_interfaces"))
 	}
 	return errors.Join(errs...)

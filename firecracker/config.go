@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -14,6 +15,7 @@ import (
 	"github.com/tangle-network/microvm"
 	"github.com/tangle-network/microvm/console"
 	"github.com/tangle-network/microvm/internal/record"
+	"github.com/tangle-network/microvm/network"
 )
 
 // Config says where things are and what a spec that leaves fields out gets. The
@@ -36,6 +38,9 @@ type Config struct {
 	BootArgs               string // default DefaultBootArgs
 	VCPUs                  int    // default 2
 	MemoryMiB              int    // default 1024
+	// DefaultNetwork is the network of VMs whose spec has neither a Network nor
+	// NetworkInterfaces; default: none.
+	DefaultNetwork *microvm.Network
 
 	// APITimeout bounds each API call but snapshots' and loads'; default 5 s. What
 	// a new VMM is told goes in one.
@@ -66,6 +71,9 @@ type Config struct {
 	// TombstoneRetention is after how long a destroyed VM without snapshots is
 	// forgotten, by Open; default 7 days. Negative: never.
 	TombstoneRetention time.Duration
+
+	// Network says how managed networks are made: its Dir and Log are the Runtime's.
+	Network network.Config
 
 	// Log receives what no caller can be told; default: nothing is logged.
 	Log *slog.Logger
@@ -156,6 +164,11 @@ func (c Config) withDefaults() (Config, error) {
 	if c.APITimeout < 0 || c.SocketReadyTimeout < 0 || c.TermGrace < 0 {
 		return c, &microvm.FieldError{Field: "APITimeout, SocketReadyTimeout, TermGrace", Value: "negative", Rule: "positive, or 0 for the default"}
 	}
+	if c.DefaultNetwork != nil {
+		if err := c.DefaultNetwork.Validate(); err != nil {
+			return c, fmt.Errorf("DefaultNetwork: %w", err)
+		}
+	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
@@ -175,7 +188,15 @@ func (c Config) withDefaults() (Config, error) {
 //	MICROVM_API_TIMEOUT_MS           APITimeout (default 5000)
 //	MICROVM_SOCKET_READY_TIMEOUT_MS  SocketReadyTimeout (default 5000)
 //	MICROVM_COMPOSE_GRACEFUL_SHUTDOWN  0 or false: ShutdownGrace is -1
-//	MICROVM_SOCKET_DIR               accepted and not used: sockets live in the VM's directory
+//	MICROVM_COMPOSE_NETWORK          1 or true: DefaultNetwork is a closed managed network
+//	MICROVM_COMPOSE_FIREWALL         0 or false: that network's egress is open (Egress.Default)
+//	MICROVM_NETWORK_MTU              that network's MTU
+//	MICROVM_NETWORK_SUBNET           Network.Pool, such as 10.111.0.0/16
+//	MICROVM_NETWORK_IPV6             Network.IPv6
+//
+// Accepted and not used are MICROVM_SOCKET_DIR (sockets live in the VM's directory),
+// MICROVM_NETWORK_BRIDGE, MICROVM_NETWORK_EGRESS, MICROVM_FIREWALL_CHAIN_PREFIX and
+// MICROVM_IPTABLES_BIN (there is no bridge, no chain and no fork: see package network).
 //
 // Each may also be written with MICROVM_FIRECRACKER_ in place of MICROVM_.
 // FCEMU_ENGINE, FCEMU_EMULATE_VERSION and FCEMU_FAULT are handed on to the VMM.
@@ -233,12 +254,23 @@ func fromEnv(lookup func(string) (string, bool)) (Config, error) {
 	if !boolean("COMPOSE_GRACEFUL_SHUTDOWN", true) {
 		c.ShutdownGrace = -1
 	}
-	// Parts that this provider does not have yet are off when they are not
-	// mentioned, and refused when they are asked for.
-	for _, part := range []string{"NETWORK", "FIREWALL", "JAILER"} {
-		if boolean("COMPOSE_"+part, false) {
-			errs = append(errs, fmt.Errorf("MICROVM_COMPOSE_%s: %w by this release: unset it or set it to 0", part, microvm.ErrUnsupported))
+	if boolean("COMPOSE_NETWORK", false) {
+		c.DefaultNetwork = &microvm.Network{}
+		number("NETWORK_MTU", &c.DefaultNetwork.MTU, 68, 1500)
+		if !boolean("COMPOSE_FIREWALL", true) {
+			c.DefaultNetwork.Egress.Default = microvm.EgressAllow
 		}
+	}
+	c.Network.IPv6 = boolean("NETWORK_IPV6", false)
+	if v := get("NETWORK_SUBNET"); v != "" {
+		p, err := netip.ParsePrefix(v)
+		if err != nil {
+			bad("NETWORK_SUBNET", v, "an IPv4 network, such as 10.111.0.0/16")
+		}
+		c.Network.Pool = p
+	}
+	if boolean("COMPOSE_JAILER", false) {
+		errs = append(errs, fmt.Errorf("MICROVM_COMPOSE_JAILER: %w by this release: unset it or set it to 0", microvm.ErrUnsupported))
 	}
 	for _, name := range []string{"FCEMU_ENGINE", "FCEMU_EMULATE_VERSION", "FCEMU_FAULT"} {
 		if v, ok := lookup(name); ok {

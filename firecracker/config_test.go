@@ -2,6 +2,7 @@ package firecracker
 
 import (
 	"errors"
+	"net/netip"
 	"os"
 	"strings"
 	"testing"
@@ -11,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/tangle-network/microvm"
+	"github.com/tangle-network/microvm/network"
 )
 
 func env(m map[string]string) func(string) (string, bool) {
@@ -28,19 +30,24 @@ func TestFromEnvReadsTheVariables(t *testing.T) {
 			"MICROVM_FIRECRACKER_BIN": "/opt/firecracker", "MICROVM_KERNEL": "/k", "MICROVM_INITRD": "/i", "MICROVM_ROOTFS": "/r",
 			"MICROVM_ROOTFS_RO": "1", "MICROVM_BOOT_ARGS": "quiet", "MICROVM_STATE_DIR": "/s", "MICROVM_VCPU_COUNT": "4",
 			"MICROVM_MEM_MIB": "256", "MICROVM_API_TIMEOUT_MS": "1500", "MICROVM_SOCKET_READY_TIMEOUT_MS": "700",
-			"MICROVM_COMPOSE_GRACEFUL_SHUTDOWN": "false", "MICROVM_COMPOSE_NETWORK": "0", "FCEMU_ENGINE": "null", "FCEMU_EMULATE_VERSION": "1.7.0", "FCEMU_FAULT": "delay:PUT /actions",
+			"MICROVM_COMPOSE_GRACEFUL_SHUTDOWN": "false", "MICROVM_COMPOSE_NETWORK": "1", "MICROVM_COMPOSE_FIREWALL": "0",
+			"MICROVM_NETWORK_SUBNET": "10.9.0.0/16", "MICROVM_NETWORK_MTU": "1400", "MICROVM_NETWORK_IPV6": "true", "FCEMU_ENGINE": "null", "FCEMU_EMULATE_VERSION": "1.7.0", "FCEMU_FAULT": "delay:PUT /actions",
 		}, Config{
 			Binary: "/opt/firecracker", Kernel: "/k", Initrd: "/i", Rootfs: "/r", RootfsReadOnly: true, BootArgs: "quiet", StateDir: "/s",
 			VCPUs: 4, MemoryMiB: 256, APITimeout: 1500 * time.Millisecond, SocketReadyTimeout: 700 * time.Millisecond, ShutdownGrace: -1,
-			Env: []string{"FCEMU_ENGINE=null", "FCEMU_EMULATE_VERSION=1.7.0", "FCEMU_FAULT=delay:PUT /actions"},
+			DefaultNetwork: &microvm.Network{MTU: 1400, Egress: microvm.Egress{Default: microvm.EgressAllow}},
+			Network:        network.Config{Pool: netip.MustParsePrefix("10.9.0.0/16"), IPv6: true},
+			Env:            []string{"FCEMU_ENGINE=null", "FCEMU_EMULATE_VERSION=1.7.0", "FCEMU_FAULT=delay:PUT /actions"},
 		}},
-		"the longer name wins": {map[string]string{"MICROVM_FIRECRACKER_KERNEL": "/long", "MICROVM_KERNEL": "/short"}, Config{Kernel: "/long"}},
+		"a network that is closed":  {map[string]string{"MICROVM_COMPOSE_NETWORK": "1"}, Config{DefaultNetwork: &microvm.Network{}}},
+		"a network that is not had": {map[string]string{"MICROVM_COMPOSE_NETWORK": "0", "MICROVM_NETWORK_BRIDGE": "br0"}, Config{}},
+		"the longer name wins":      {map[string]string{"MICROVM_FIRECRACKER_KERNEL": "/long", "MICROVM_KERNEL": "/short"}, Config{Kernel: "/long"}},
 	} {
 		got, err := fromEnv(env(c.env))
 		if err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
-		if diff := cmp.Diff(c.want, got, cmpopts.IgnoreUnexported(Config{})); diff != "" {
+		if diff := cmp.Diff(c.want, got, cmpopts.IgnoreUnexported(Config{}), cmpopts.EquateComparable(netip.Prefix{})); diff != "" {
 			t.Errorf("%s:\n%s", name, diff)
 		}
 	}
@@ -50,7 +57,7 @@ func TestFromEnvNamesEveryBadVariable(t *testing.T) {
 	t.Parallel()
 	bad := map[string]string{
 		"MICROVM_VCPU_COUNT": "33", "MICROVM_MEM_MIB": "lots", "MICROVM_API_TIMEOUT_MS": "0", "MICROVM_ROOTFS_RO": "perhaps",
-		"MICROVM_COMPOSE_JAILER": "1",
+		"MICROVM_COMPOSE_JAILER": "1", "MICROVM_NETWORK_SUBNET": "10.9.0.1", "MICROVM_COMPOSE_NETWORK": "on",
 	}
 	_, err := fromEnv(env(bad))
 	if err == nil {

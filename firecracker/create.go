@@ -148,7 +148,7 @@ func (o *op) configure(p program, spawned, configured failpoint) (*launched, err
 	if err := o.at(spawned); err != nil {
 		return nil, err
 	}
-	l, err := o.describe(m, p, func(l release) []fcapi.Request { return bootRequests(o.Rec, l, o.r.cfg.SerialBytesPerSecond) })
+	l, err := o.describe(m, p, func(l release) []fcapi.Request { return bootRequests(o.Rec, l, o.slot, o.r.cfg.SerialBytesPerSecond) })
 	if err != nil {
 		return nil, err
 	}

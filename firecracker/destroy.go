@@ -105,6 +105,11 @@ func (o *op) destroy(unreported bool) error {
 	if err := o.r.fail(o.ctx, fpDestroyKilled); err != nil {
 		return err
 	}
+	o.stage = "release the network"
+	if err := o.releaseNetwork(); err != nil {
+		return err
+	}
+	o.Rec.Addresses = nil
 	o.stage = "remove the files"
 	var errs []error
 	for _, name := range []string{runName, hibernateName, consoleFile, inputFIFO} {
@@ -130,7 +135,7 @@ func destroyed(rec *record.Record, at time.Time, unreported bool) {
 		rec.StoppedAt = at
 	}
 	rec.Status, rec.DestroyedAt, rec.Trouble = microvm.StatusDestroyed, at, ""
-	rec.Process, rec.Disks, rec.Hibernated, rec.ColdBoot, rec.Base = nil, nil, false, false, nil
+	rec.Process, rec.Disks, rec.Hibernated, rec.ColdBoot, rec.Base, rec.Addresses = nil, nil, false, false, nil, nil
 	rec.DestroyUnreported = unreported
 }
 

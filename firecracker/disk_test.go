@@ -140,7 +140,7 @@ func TestAFullDiskHalvesNothing(t *testing.T) {
 func asBeforeOrAfter(t *testing.T, r *Runtime, s scenario, before, after string, err error) {
 	t.Helper()
 	got := situation(t, r)
-	if s.verb.Verb == "destroy" && err != nil && strings.HasPrefix(got, "a stopped") {
+	if s.verb.Verb == "destroy" && err != nil && (strings.HasPrefix(got, "a stopped") || strings.Contains(got, "without its network")) {
 		return // its VMM has ended, and there is no way back; another destroy goes on
 	}
 	if got != after && (err == nil || got != before) {
@@ -195,7 +195,7 @@ func TestAReadOnlyStateDirectoryCanBeLookedAt(t *testing.T) {
 				must(t, st.run(bg, first))
 			}
 			must(t, first.Close())
-			must(t, unix.Mount(c.StateDir, c.StateDir, "", unix.MS_BIND, ""))
+			must(t, unix.Mount(c.StateDir, c.StateDir, "", unix.MS_BIND|unix.MS_REC, ""))
 			must(t, unix.Mount("", c.StateDir, "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY, ""))
 			r, err := Open(bg, c)
 			if err != nil {

@@ -47,6 +47,13 @@ const (
 	fpDestroyCleaned  failpoint = "destroy.cleaned"
 	fpDestroySaved    failpoint = "destroy.saved"
 
+	// Wherever a VMM is started.
+	fpNetworkJoined failpoint = "network.joined"
+
+	fpEgressIntended failpoint = "egress.intended"
+	fpEgressSaved    failpoint = "egress.saved"
+	fpEgressApplied  failpoint = "egress.applied"
+
 	fpRenameIntended failpoint = "rename.intended"
 	fpRenameRenamed  failpoint = "rename.renamed"
 	fpRenameSaved    failpoint = "rename.saved"

@@ -28,6 +28,9 @@ type launched struct {
 
 // spawn starts the VM's VMM; meet waits for it. Its undo ends the process.
 func (o *op) spawn(p program) (*machine, error) {
+	if err := o.joinNetwork(); err != nil {
+		return nil, err
+	}
 	o.stage = "spawn"
 	if err := o.clearProcessFiles(); err != nil {
 		return nil, err
@@ -39,6 +42,12 @@ func (o *op) spawn(p program) (*machine, error) {
 	defer files.close()
 	cmd := launchCommand(p.path, o.runDir(), o.uid(), o.r.environ())
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = files.in, files.out, files.err
+	if o.slot != nil {
+		if cmd.Netns, err = os.Open(o.slot.Namespace); err != nil {
+			return nil, err
+		}
+		defer cmd.Netns.Close()
+	}
 	proc, err := o.r.watcher.Start(cmd)
 	if err != nil {
 		return nil, fmt.Errorf("%w: start %s: %w", microvm.ErrHost, p.path, err)

@@ -21,6 +21,7 @@ import (
 	"github.com/tangle-network/microvm"
 	"github.com/tangle-network/microvm/fcapi"
 	"github.com/tangle-network/microvm/internal/leaktest"
+	"github.com/tangle-network/microvm/internal/testhost"
 	"github.com/tangle-network/microvm/internal/tinyguest"
 )
 
@@ -34,7 +35,9 @@ var under struct {
 	witness string
 }
 
-func TestMain(m *testing.M) { os.Exit(run(m)) }
+func TestMain(m *testing.M) {
+	os.Exit(testhost.Run(func() int { return run(m) }))
+}
 
 func run(m *testing.M) int {
 	if order := os.Getenv(childVariable); order != "" {
@@ -47,6 +50,7 @@ func run(m *testing.M) int {
 		}
 		return 0
 	}
+	testhost.Up()
 	dir, err := os.MkdirTemp("", "microvm-firecracker-")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -210,6 +214,8 @@ func (s step) run(ctx context.Context, r *Runtime) error {
 			err = fmt.Errorf("the metadata are %s, not %s", got, s.Other)
 		}
 		return err
+	case "egress":
+		return r.UpdateEgress(ctx, s.ID, microvm.Egress{Default: microvm.EgressAllow})
 	case "delete":
 		return r.DeleteSnapshot(ctx, s.ID, s.Other)
 	case "destroy":
@@ -429,6 +435,10 @@ func filesLeft(stateDir string) (left []string) {
 		}
 		parts := strings.Split(rel, "/")
 		switch {
+		case rel == networksName+"/uids":
+		case parts[0] == networksName && len(parts) == 2 && d.IsDir():
+			left = append(left, rel)
+		case rel == networksName+"/table.lock":
 		case d.IsDir() && len(parts) <= 2, parts[0] == "snapshots" && len(parts) > 2:
 		case parts[0] == "vms" && len(parts) == 3 && (parts[2] == "vm.json" || parts[2] == "lock"):
 		default:

@@ -12,6 +12,7 @@ import (
 	"github.com/tangle-network/microvm"
 	"github.com/tangle-network/microvm/fcapi"
 	"github.com/tangle-network/microvm/internal/record"
+	"github.com/tangle-network/microvm/network"
 	"github.com/tangle-network/microvm/vmm"
 )
 
@@ -39,6 +40,8 @@ type op struct {
 	writing bool
 	// undead says that a VMM could not be ended.
 	undead bool
+	// slot is the VM's network, if it has one.
+	slot *network.Slot
 	// log and console are the evidence for an error, read before the undo removes
 	// it.
 	log, console string
@@ -209,6 +212,8 @@ func advice(err error) (retry bool, remedy string) {
 		return true, "the VMM's log may say why; destroying the VM ends it"
 	case errors.As(err, &conn):
 		return true, ""
+	case errors.Is(err, network.ErrPoolFull):
+		return true, "destroy VMs, or open the runtime with a larger Network.Pool (MICROVM_NETWORK_SUBNET)"
 	}
 	return false, kernelAdvice(err)
 }

@@ -7,6 +7,7 @@ import (
 	"github.com/tangle-network/microvm"
 	"github.com/tangle-network/microvm/fcapi"
 	"github.com/tangle-network/microvm/internal/record"
+	"github.com/tangle-network/microvm/network"
 	"github.com/tangle-network/microvm/vmm"
 )
 
@@ -22,7 +23,7 @@ func launchCommand(binary, runDir, uid string, env []string) vmm.Command {
 }
 
 // bootRequests is what a VMM is told before InstanceStart, in order.
-func bootRequests(rec *record.Record, l release, serialDefault int64) []fcapi.Request {
+func bootRequests(rec *record.Record, l release, slot *network.Slot, serialDefault int64) []fcapi.Request {
 	s := rec.Spec
 	reqs := processRequests(s, l, serialDefault)
 	reqs = append(reqs, fcapi.PutMachineConfigRequest(fcapi.MachineConfig{
@@ -30,13 +31,20 @@ func bootRequests(rec *record.Record, l release, serialDefault int64) []fcapi.Re
 		SMT: isTrue(s.SMT), CPUTemplate: fcapi.CPUTemplate(s.CPUTemplate),
 		TrackDirtyPages: isTrue(s.TrackDirtyPages), HugePages: fcapi.HugePages(s.HugePages),
 	}))
-	boot := fcapi.BootSource{KernelImagePath: kernelFile, BootArgs: &s.BootArgs}
+	args := s.BootArgs
+	if slot != nil {
+		args = withAddress(args, slot)
+	}
+	boot := fcapi.BootSource{KernelImagePath: kernelFile, BootArgs: &args}
 	if s.Initrd != "" {
 		boot.InitrdPath = initrdFile
 	}
 	reqs = append(reqs, fcapi.PutBootSourceRequest(boot))
 	for _, d := range rec.Disks {
 		reqs = append(reqs, fcapi.PutDriveRequest(drive(s, d)))
+	}
+	if slot != nil {
+		reqs = append(reqs, managedInterface(s.Network, slot))
 	}
 	for _, n := range s.NetworkInterfaces {
 		reqs = append(reqs, fcapi.PutNetworkInterfaceRequest(fcapi.NetworkInterface{

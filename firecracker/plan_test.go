@@ -56,7 +56,7 @@ PUT /machine-config {"vcpu_count":2,"mem_size_mib":128}
 PUT /boot-source {"kernel_image_path":"vmlinux","boot_args":"console=ttyS0"}
 PUT /drives/rootfs {"drive_id":"rootfs","is_root_device":true,"path_on_host":"rootfs.ext4"}
 `
-	if diff := cmp.Diff(want, lines(t, bootRequests(recordOf(s), newest, 1<<20)...)); diff != "" {
+	if diff := cmp.Diff(want, lines(t, bootRequests(recordOf(s), newest, nil, 1<<20)...)); diff != "" {
 		t.Error(diff)
 	}
 }
@@ -86,7 +86,7 @@ PUT /mmds {"a":1}
 PUT /balloon {"amount_mib":64,"deflate_on_oom":true,"stats_polling_interval_s":1}
 PUT /entropy {}
 `
-	if diff := cmp.Diff(want, lines(t, bootRequests(recordOf(s), newest, 1<<20)...)); diff != "" {
+	if diff := cmp.Diff(want, lines(t, bootRequests(recordOf(s), newest, nil, 1<<20)...)); diff != "" {
 		t.Error(diff)
 	}
 }
@@ -131,7 +131,7 @@ func TestTheUsersRootArgumentWins(t *testing.T) {
 func TestBootArgsGoThroughByteForByte(t *testing.T) {
 	t.Parallel()
 	const args = `console=ttyS0 console=tty0 panic=1  init=/bin/sh -- -c "echo a  b; reboot -f"`
-	for _, q := range bootRequests(recordOf(microvm.Spec{BootArgs: args}), newest, -1) {
+	for _, q := range bootRequests(recordOf(microvm.Spec{BootArgs: args}), newest, nil, -1) {
 		if b, ok := q.Body.(fcapi.BootSource); ok {
 			if *b.BootArgs != args {
 				t.Errorf("sent: %q", *b.BootArgs)
@@ -144,7 +144,7 @@ func TestBootArgsGoThroughByteForByte(t *testing.T) {
 
 func TestAVMWithoutRootDiskHasNoDrive(t *testing.T) {
 	t.Parallel()
-	for _, q := range bootRequests(recordOf(microvm.Spec{Initrd: "/i", NoRootfs: true}), newest, -1) {
+	for _, q := range bootRequests(recordOf(microvm.Spec{Initrd: "/i", NoRootfs: true}), newest, nil, -1) {
 		if strings.HasPrefix(q.Path, "/drives") {
 			t.Errorf("sent: %s", q)
 		}
@@ -154,7 +154,7 @@ func TestAVMWithoutRootDiskHasNoDrive(t *testing.T) {
 func TestOldReleasesAreSpared(t *testing.T) {
 	t.Parallel()
 	r := &Runtime{cfg: Config{SerialBytesPerSecond: 1 << 20}}
-	sent := lines(t, bootRequests(recordOf(microvm.Spec{Rootfs: &microvm.Rootfs{Path: "/r"}}), fc(1, 15, 1), 1<<20)...)
+	sent := lines(t, bootRequests(recordOf(microvm.Spec{Rootfs: &microvm.Rootfs{Path: "/r"}}), fc(1, 15, 1), nil, 1<<20)...)
 	if strings.Contains(sent, "/serial") {
 		t.Errorf("1.15 has no serial rate limit:\n%s", sent)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"path/filepath"
+	"slices"
 
 	"github.com/tangle-network/microvm"
 	"github.com/tangle-network/microvm/internal/record"
@@ -98,6 +99,10 @@ func (r *Runtime) view(rec *record.Record) (microvm.View, error) {
 		VMM: rec.VMM, VMMVersion: rec.VMMVersion,
 		Labels: c.Labels, SpecDigest: c.Digest(),
 		SnapshotPause: rec.SnapshotPause, Trouble: trouble,
+		Addresses: slices.Clone(rec.Addresses),
+	}
+	if n := c.ManagedNetwork(); n != nil && len(v.Addresses) > 0 {
+		v.Ports = n.Publish
 	}
 	if rec.StopReason != nil {
 		reason := *rec.StopReason

@@ -108,6 +108,9 @@ func (rec *recovery) run(ctx context.Context) error {
 		}
 		rec.mend(ctx, id)
 	}
+	if err := rec.reconcileNetworks(ctx); err != nil {
+		return err
+	}
 	return rec.removeLeftovers()
 }
 

@@ -64,6 +64,9 @@ func (o *op) takeBackCreate() error {
 			return err
 		}
 	}
+	if err := o.releaseNetwork(); err != nil {
+		return err
+	}
 	return o.Remove()
 }
 
@@ -167,6 +170,10 @@ func (o *op) resolveIntent() error {
 			return o.notDestroyed(err)
 		}
 		return nil
+	case verbEgress:
+		if err := o.finishEgress(); err != nil {
+			return err
+		}
 	case "rename", "create", verbDeleteSnapshot:
 		// The record has come as far as it could: its id is the directory's.
 	default:

@@ -113,6 +113,9 @@ func (r *Runtime) source(ctx context.Context, spec microvm.Spec) (m snapshot.Man
 	for i := range out.Drives {
 		out.Drives[i].InPlace = false // the snapshot's copy is cloned
 	}
+	if err := restoredNetwork(&out, spec.Network); err != nil {
+		return m, "", out, err
+	}
 	if spec.Labels != nil {
 		out.Labels = spec.Labels
 	}

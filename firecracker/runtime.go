@@ -14,6 +14,7 @@ import (
 	"github.com/tangle-network/microvm/console"
 	"github.com/tangle-network/microvm/fcapi"
 	"github.com/tangle-network/microvm/internal/record"
+	"github.com/tangle-network/microvm/network"
 	"github.com/tangle-network/microvm/snapshot"
 	"github.com/tangle-network/microvm/vmm"
 )
@@ -40,7 +41,9 @@ type Runtime struct {
 	forking  map[string]bool     // snapshots of forks that are being made
 	machines map[string]*machine // by uid: VMMs that this program watches
 	closed   bool
-	busy     sync.WaitGroup // verbs, and goroutines that watch VMMs
+	netMu    sync.Mutex
+	net      *network.Manager // nil until a VM has a network
+	busy     sync.WaitGroup   // verbs, and goroutines that watch VMMs
 }
 
 var (
@@ -54,6 +57,7 @@ var (
 	_ microvm.Waiter          = (*Runtime)(nil)
 	_ microvm.Watcher         = (*Runtime)(nil)
 	_ microvm.MetricsReader   = (*Runtime)(nil)
+	_ microvm.EgressUpdater   = (*Runtime)(nil)
 )
 
 // ErrClosed is what verbs answer after Close.
@@ -131,7 +135,11 @@ func (r *Runtime) Close() error {
 		delete(r.machines, uid)
 	}
 	r.mu.Unlock()
-	return errors.Join(r.keeper.Close(), r.watcher.Close())
+	var nerr error
+	if r.net != nil {
+		nerr = r.net.Close()
+	}
+	return errors.Join(r.keeper.Close(), r.watcher.Close(), nerr)
 }
 
 // enter keeps Close waiting until leave.

@@ -49,6 +49,9 @@ func (r *Runtime) resolve(s microvm.Spec) (microvm.Spec, error) {
 	if s.MemoryMiB == 0 {
 		s.MemoryMiB = c.MemoryMiB
 	}
+	if s.Network == nil && len(s.NetworkInterfaces) == 0 && c.DefaultNetwork != nil {
+		s.Network = microvm.Spec{Network: c.DefaultNetwork}.Clone().Network
+	}
 	if s.StopMode == "" {
 		s.StopMode = microvm.StopModePause
 	}

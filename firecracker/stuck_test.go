@@ -80,7 +80,7 @@ func standStill(t *testing.T, name string, s scenario, then string) {
 	}
 	switch {
 	// Those that don't need the VMM, or end it.
-	case slices.Contains([]string{"rename", "delete", "destroy"}, s.verb.Verb), name == "snapshot created", name == "shutdown":
+	case slices.Contains([]string{"rename", "delete", "destroy", verbEgress}, s.verb.Verb), name == "snapshot created", name == "shutdown":
 		must(t, err)
 	case !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "no answer within 600ms") || got != before:
 		t.Errorf("before: %s\nis:     %s\nerror:  %v", before, got, err)

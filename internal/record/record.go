@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
 	"os"
 	"time"
 
@@ -116,6 +117,8 @@ type Record struct {
 	VMMFormat  string `json:"vmm_format,omitempty"`
 
 	Disks []Disk `json:"disks,omitempty"`
+	// Addresses are where the host reaches a VM with a managed network.
+	Addresses []netip.Addr `json:"addresses,omitempty"`
 	// Hibernated says that the hibernate directory holds the VM's memory.
 	Hibernated bool `json:"hibernated,omitempty"`
 	// ColdBoot says that the running guest booted in its process and that no
