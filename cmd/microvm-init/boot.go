@@ -31,7 +31,7 @@ func boot() error {
 	if err := loadModules(moduleDir, splitCmdline(string(line))); err != nil {
 		return fmt.Errorf("load modules: %w", err)
 	}
-	servers := network(c.ip)
+	servers := network(c.ip, c.ip6)
 	if c.root == "" {
 		return fmt.Errorf("no root= on the command line, and this initrd has no other system; disks here: %s", describeDisks())
 	}
@@ -81,9 +81,9 @@ func mountKernelFS() error {
 	return nil
 }
 
-// network brings the loopback and every ip= up and returns the name servers. A
+// network brings the loopback and every ip= up, and microvm.ip6=, and returns the name servers. A
 // guest without its network is still worth booting, so failures are only told.
-func network(words []string) []netip.Addr {
+func network(words []string, ip6 string) []netip.Addr {
 	if err := loopbackUp(); err != nil {
 		say("loopback: %v", err)
 	}
@@ -101,6 +101,15 @@ func network(words []string) []netip.Addr {
 			continue
 		}
 		servers = append(servers, c.nameServers...)
+	}
+	if ip6 != "" {
+		c, err := parseIP6(ip6)
+		if err == nil {
+			err = applyIP6(c)
+		}
+		if err != nil {
+			say("network: %v", err)
+		}
 	}
 	return servers
 }

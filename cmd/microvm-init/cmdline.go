@@ -80,6 +80,7 @@ type config struct {
 	overlay                     string // options of the tmpfs; "-" for no overlay
 	supervise                   bool
 	ip                          []string
+	ip6                         string   // ADDRESS/LENGTH[,GATEWAY]
 	unknown                     []string // microvm.* words that mean nothing
 }
 
@@ -107,6 +108,8 @@ func parseConfig(line string) config {
 			c.init = p.value
 		case "ip":
 			c.ip = append(c.ip, p.value)
+		case "microvm.ip6":
+			c.ip6 = p.value
 		case "microvm.overlay":
 			kind, options, _ := strings.Cut(p.value, ",")
 			if kind == "tmpfs" {

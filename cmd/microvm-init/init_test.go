@@ -43,11 +43,11 @@ func TestTheCommandLineIsSplitAsTheKernelDoes(t *testing.T) {
 func TestTheLastWordWinsAndUnknownOnesAreTold(t *testing.T) {
 	t.Parallel()
 	c := parseConfig("root=/dev/vda ro rw root=/dev/vdb rootfstype=ext4 rootflags=noatime rootwait init=/x ip=1.2.3.4 ip=off " +
-		"microvm.overlay=tmpfs,size=1m microvm.init=supervise microvm.speed=9 microvm.init=what -- root=/dev/vdc")
+		"microvm.overlay=tmpfs,size=1m microvm.init=supervise microvm.ip6=fd00::2/64 microvm.speed=9 microvm.init=what -- root=/dev/vdc")
 	if c.root != "/dev/vdb" || c.readOnly || c.rootFSType != "ext4" || c.rootFlags != "noatime" || !c.waitForEver || c.init != "/x" {
 		t.Errorf("%+v", c)
 	}
-	if c.overlay != "size=1m" || !c.supervise || len(c.ip) != 2 || len(c.unknown) != 2 {
+	if c.overlay != "size=1m" || !c.supervise || len(c.ip) != 2 || c.ip6 != "fd00::2/64" || len(c.unknown) != 2 {
 		t.Errorf("%+v", c)
 	}
 	if d := parseConfig(""); !d.readOnly || d.overlay != noOverlay {
@@ -219,6 +219,24 @@ func TestADiskThatIsThereIsFoundAtOnce(t *testing.T) {
 	start := time.Now()
 	if got, err := waitForDisk("/dev/"+names[0], false); err != nil || got != "/dev/"+names[0] || time.Since(start) > diskBound/2 {
 		t.Errorf("%q, %v after %s", got, err, time.Since(start))
+	}
+}
+
+func TestAnIPv6AddressIsReadWithItsGateway(t *testing.T) {
+	t.Parallel()
+	for word, want := range map[string]string{
+		"fd00::2/64,fd00::1": "fd00::2/64 by fd00::1",
+		"fd00::2/128":        "fd00::2/128 by invalid IP",
+	} {
+		c, err := parseIP6(word)
+		if got := c.address.String() + " by " + c.gateway.String(); err != nil || got != want {
+			t.Errorf("%s: %s, %v", word, got, err)
+		}
+	}
+	for _, word := range []string{"", "fd00::2", "10.0.0.2/8", "fd00::2/64,", "fd00::2/64,10.0.0.1", "fd00::2/64,fe80::1%eth0", "fd00::2/129"} {
+		if c, err := parseIP6(word); err == nil {
+			t.Errorf("%q was read as %+v", word, c)
+		}
 	}
 }
 

@@ -15,6 +15,7 @@ import (
 
 	"github.com/tangle-network/microvm/cmd/microvm/internal/doctor"
 	"github.com/tangle-network/microvm/internal/leaktest"
+	"github.com/tangle-network/microvm/internal/testhost"
 )
 
 // emulator is the fcemu that all scripts use.
@@ -30,7 +31,10 @@ func TestMain(m *testing.M) {
 // builder makes fcemu before the tests, and removes it after.
 type builder struct{ m *testing.M }
 
-func (b builder) Run() int {
+func (b builder) Run() int { return testhost.Run(b.run) }
+
+func (b builder) run() int {
+	testhost.Up()
 	dir, err := os.MkdirTemp("", "microvm-test-")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -54,10 +58,13 @@ func TestScripts(t *testing.T) {
 		RequireUniqueNames:  true,
 		Setup:               setUp,
 		Condition: func(name string) (bool, error) {
-			if name != "kvm" {
-				return false, fmt.Errorf("unknown condition %q", name)
+			switch name {
+			case "kvm":
+				return doctor.ProbeKVM().BootsLinux(), nil
+			case "networks":
+				return testhost.Have(), nil
 			}
-			return doctor.ProbeKVM().BootsLinux(), nil
+			return false, fmt.Errorf("unknown condition %q", name)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"exits":   exits,

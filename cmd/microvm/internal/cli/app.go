@@ -42,6 +42,8 @@ type app struct {
 	// that is one of usage.
 	running bool
 	errMu   sync.Mutex
+	// serveNetworks resolves names for the VMs while the runtime is open.
+	serveNetworks bool
 	// noRecovery opens the state as it is.
 	noRecovery bool
 }
@@ -141,7 +143,7 @@ Begin with "microvm doctor", which says what this host can do, and "microvm run"
 		}
 	}
 	group("life", a.runCommand(), a.createCommand(), a.startCommand(), a.stopCommand(), a.renameCommand(), a.destroyCommand(), a.pruneCommand())
-	group("see", a.lsCommand(), a.inspectCommand(), a.logsCommand(), a.waitCommand(), a.consoleCommand(), a.vsockCommand(), a.statsCommand())
+	group("see", a.lsCommand(), a.inspectCommand(), a.logsCommand(), a.waitCommand(), a.consoleCommand(), a.vsockCommand(), a.statsCommand(), a.netCommand())
 	group("snap", a.snapshotCommand(), a.restoreCommand())
 	group("host", a.kernelCommand(), a.imageCommand(), a.recoverCommand(), a.doctorCommand(), a.versionCommand())
 	return root

@@ -113,5 +113,6 @@ func (a *app) hostConfig() (firecracker.Config, error) {
 		}
 	}
 	c.Log = a.logger()
+	c.Network.NoServe = !a.serveNetworks
 	return c, nil
 }

@@ -89,6 +89,17 @@ func (a *app) printViews(views []microvm.View, o lsOptions) error {
 	for _, v := range views {
 		rows = append(rows, viewRow(v, now))
 	}
+	// Where no VM has an address the column would only take room.
+	if slices.ContainsFunc(views, func(v microvm.View) bool { return len(v.Addresses) > 0 }) {
+		rows[0] = slices.Insert(rows[0], 3, header("ADDRESS")...)
+		for i, v := range views {
+			address := "-"
+			if len(v.Addresses) > 0 {
+				address = v.Addresses[0].String()
+			}
+			rows[i+1] = slices.Insert(rows[i+1], 3, plain(address)...)
+		}
+	}
 	return a.tty.table(a.out, rows)
 }
 

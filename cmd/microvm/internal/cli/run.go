@@ -53,6 +53,7 @@ killed. Firecracker does not tell a panic from a clean end: the console does.`,
 			if spec.StopMode == "" {
 				spec.StopMode = microvm.StopModeShutdown
 			}
+			a.serveNetworks = !o.detach
 			return a.with(cmd.Context(), func(rt runtime) error { return a.runVM(cmd.Context(), rt, id, spec, o) })
 		},
 	}

@@ -203,7 +203,8 @@ func (a *app) snapshotRemoveCommand() *cobra.Command {
 func (a *app) restoreCommand() *cobra.Command {
 	var (
 		paused    bool
-		nets      []string
+		taps      []string
+		net       netFlags
 		vsockPath string
 		stopMode  string
 		input     bool
@@ -215,9 +216,12 @@ func (a *app) restoreCommand() *cobra.Command {
 		Long: `Make a new VM from a snapshot of VM, which may be destroyed meanwhile. It goes
 on from the moment of the snapshot; with --paused it waits for "microvm start".
 The VM of a cold snapshot is created, not running. Any number of VMs can be
-made from one snapshot, at once too.`,
+made from one snapshot, at once too.
+
+A VM whose original had a managed network gets one of its own, with the same
+policy and no published ports; the network flags give it others.`,
 		Example: `  microvm restore web warm web-2
-  microvm restore --net eth0=tap7 web warm web-3`,
+  microvm restore --tap eth0=tap7 web warm web-3`,
 		Args:              cobra.RangeArgs(2, 3),
 		ValidArgsFunction: a.completeSnapshots,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -226,10 +230,10 @@ made from one snapshot, at once too.`,
 				id = args[2]
 			}
 			from := &microvm.RestoreFrom{VMID: args[0], SnapshotID: args[1], ResumeImmediately: !paused, VsockPath: vsockPath}
-			for _, n := range nets {
+			for _, n := range taps {
 				iface, tap, ok := strings.Cut(n, "=")
 				if !ok {
-					return flagFault("--net", n, "INTERFACE=TAP")
+					return flagFault("--tap", n, "INTERFACE=TAP")
 				}
 				from.NetworkOverrides = append(from.NetworkOverrides, microvm.NetworkOverride{InterfaceID: iface, HostDevName: tap})
 			}
@@ -240,7 +244,8 @@ made from one snapshot, at once too.`,
 			if err := addLabels(&spec, labels); err != nil {
 				return err
 			}
-			if err := errors.Join(microvm.ValidateID(id), spec.Validate()); err != nil {
+			faults := net.apply(cmd.Flags(), &spec.Network)
+			if err := errors.Join(append(faults, microvm.ValidateID(id), spec.Validate())...); err != nil {
 				return err
 			}
 			return a.with(cmd.Context(), func(rt runtime) error {
@@ -255,8 +260,9 @@ made from one snapshot, at once too.`,
 		},
 	}
 	set := cmd.Flags()
+	net.register(set)
 	set.BoolVar(&paused, "paused", false, "leave the new VM paused until it is started")
-	set.StringArrayVar(&nets, "net", nil, "put an interface on another TAP: INTERFACE=TAP (repeatable; Firecracker since 1.12)")
+	set.StringArrayVar(&taps, "tap", nil, "put an interface on another TAP: INTERFACE=TAP (repeatable; Firecracker since 1.12)")
 	set.StringVar(&vsockPath, "vsock-path", "", "host side of the vsock, when the snapshotted VM had a path of its own (Firecracker since 1.16)")
 	set.StringVar(&stopMode, "stop-mode", "", "what stop does: pause, hibernate or shutdown")
 	set.BoolVarP(&input, "console-input", "i", false, "let the serial console accept input")

@@ -33,6 +33,7 @@ type specFlags struct {
 	trackDirty   bool
 	drives       []string
 	nics         []string
+	net          netFlags
 	vsock        bool
 	vsockCID     uint32
 	balloon      string
@@ -59,6 +60,7 @@ func (f *specFlags) register(set *pflag.FlagSet) {
 	set.BoolVar(&f.trackDirty, "track-dirty-pages", false, "track dirty pages, which makes later snapshots small")
 	set.StringArrayVar(&f.drives, "drive", nil, "further disk: id=ID,path=PATH[,ro][,in-place][,cache=Unsafe|Writeback][,engine=Sync|Async] (repeatable)")
 	set.StringArrayVar(&f.nics, "nic", nil, "network interface on a TAP: id=ID,tap=NAME[,mac=MAC][,mtu=N] (repeatable)")
+	f.net.register(set)
 	set.BoolVar(&f.vsock, "vsock", false, "give the guest a vsock device")
 	set.Uint32Var(&f.vsockCID, "vsock-cid", 0, "the guest's vsock address, 3 or more; implies --vsock")
 	set.StringVar(&f.balloon, "balloon", "", "memory balloon of this size in MiB, or with a unit")
@@ -189,6 +191,7 @@ func (f *specFlags) spec(stdin io.Reader) (microvm.Spec, error) {
 		}
 		s.NetworkInterfaces = replace(s.NetworkInterfaces, n, func(n microvm.NetworkInterface) string { return n.ID })
 	}
+	faults = append(faults, f.net.apply(f.set, &s.Network)...)
 	if err := addLabels(&s, f.labels); err != nil {
 		faults = append(faults, err)
 	}

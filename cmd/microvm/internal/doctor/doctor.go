@@ -84,7 +84,7 @@ func Examine(ctx context.Context, o Options) Report {
 		func() []Check { return []Check{guestCheck} },
 		func() []Check { return checkStateDir(o.StateDir) },
 		func() []Check { return []Check{checkUserfaultfd()} },
-		func() []Check { return checkNetwork() },
+		func() []Check { return checkNetwork(ctx) },
 		func() []Check { return []Check{checkCgroup()} },
 		func() []Check { return []Check{checkMkfs(ctx, o.Find)} },
 	}

@@ -2,13 +2,10 @@ package doctor
 
 import (
 	"context"
-	"encoding/binary"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
-
-	"golang.org/x/sys/unix"
 )
 
 func nothing(string) (string, bool) { return "", false }
@@ -26,7 +23,7 @@ func TestExamineTriesEverythingAndLeavesNothing(t *testing.T) {
 		}
 		names[c.Name] = c
 	}
-	for _, want := range []string{"kvm", "firecracker", "jailer", "fcemu", "guest", "state directory", "reflink", "userfaultfd", "netns", "nftables", "tap", "cgroup v2", "mkfs.ext4"} {
+	for _, want := range []string{"kvm", "firecracker", "jailer", "fcemu", "guest", "state directory", "reflink", "userfaultfd", "netns", "nftables", "tap", "managed network", "cgroup v2", "mkfs.ext4"} {
 		if _, ok := names[want]; !ok {
 			t.Errorf("%s is not tried", want)
 		}
@@ -107,36 +104,5 @@ func TestProgramsThatFailOrHangAreReported(t *testing.T) {
 	cancel()
 	if _, err := firstLine(ctx, loud, "--version"); err == nil {
 		t.Error("a cancelled call is no error")
-	}
-}
-
-func FuzzNetlinkAnswer(f *testing.F) {
-	ack := make([]byte, unix.NLMSG_HDRLEN+4)
-	binary.NativeEndian.PutUint32(ack, uint32(len(ack)))
-	binary.NativeEndian.PutUint16(ack[4:], unix.NLMSG_ERROR)
-	binary.NativeEndian.PutUint32(ack[8:], 2)
-	f.Add(ack)
-	f.Add([]byte{})
-	f.Fuzz(func(_ *testing.T, b []byte) { _ = netlinkAnswer(b, 2) })
-}
-
-func TestAnAcknowledgementIsFoundAmongAnswers(t *testing.T) {
-	t.Parallel()
-	message := func(seq uint32, code int32) []byte {
-		b := make([]byte, unix.NLMSG_HDRLEN+4)
-		binary.NativeEndian.PutUint32(b, uint32(len(b)))
-		binary.NativeEndian.PutUint16(b[4:], unix.NLMSG_ERROR)
-		binary.NativeEndian.PutUint32(b[8:], seq)
-		binary.NativeEndian.PutUint32(b[unix.NLMSG_HDRLEN:], uint32(code))
-		return b
-	}
-	if err := netlinkAnswer(append(message(1, 0), message(2, 0)...), 2); err != nil {
-		t.Error(err)
-	}
-	if err := netlinkAnswer(message(2, -int32(unix.EPERM)), 2); err == nil {
-		t.Error("a refusal is no error")
-	}
-	if err := netlinkAnswer(message(1, 0), 2); err == nil {
-		t.Error("an answer to another message is taken for ours")
 	}
 }

@@ -1,41 +1,43 @@
 package doctor
 
 import (
-	"encoding/binary"
+	"context"
 	"errors"
 	"fmt"
-	"runtime"
+	"net/netip"
+	"os"
 
+	"github.com/google/nftables"
 	"golang.org/x/sys/unix"
+
+	"github.com/tangle-network/microvm"
+	"github.com/tangle-network/microvm/internal/netns"
+	"github.com/tangle-network/microvm/network"
 )
 
 // checkNetwork makes a network namespace, and in it an nftables table and a
-// TAP, all of which vanish with the thread that is in it.
-func checkNetwork() []Check {
-	netns := Check{Name: "netns", Status: Missing, For: "a network of each VM's own", Remedy: "run as root, or with CAP_SYS_ADMIN and CAP_NET_ADMIN"}
+// TAP, all of which vanish with the thread that is in it; then a VM's whole network in
+// another; and looks at what the host does with packets that are passed on.
+func checkNetwork(ctx context.Context) []Check {
+	ns := Check{Name: "netns", Status: Missing, For: "a network of each VM's own", Remedy: "run as root, or with CAP_SYS_ADMIN and CAP_NET_ADMIN"}
 	nft := Check{Name: "nftables", Status: Missing, For: "NAT, published ports and egress policy", Remedy: "modprobe nf_tables, as root"}
 	tap := Check{Name: "tap", Status: Missing, For: "network interfaces of VMs", Remedy: "modprobe tun, as root"}
+	managed := Check{Name: "managed network", Status: Missing, For: "microvm run --net", Remedy: "modprobe -a veth nf_tables nf_nat nf_conntrack nf_conntrack_netlink, as root; Linux 5.6 or newer"}
 	const untried = "not tried: it needs a network namespace"
-	nft.Detail, tap.Detail = untried, untried
-	var unshare, table, device error
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		// Never unlocked: the thread, and the namespace with it, ends with this
-		// goroutine.
-		runtime.LockOSThread()
-		if unshare = unix.Unshare(unix.CLONE_NEWNET); unshare != nil {
-			return
-		}
+	nft.Detail, tap.Detail, managed.Detail = untried, untried, untried
+	var table, device error
+	made := false
+	unshare := netns.New(func(string) error {
+		made = true
 		table = makeTable()
 		device = makeTAP()
-	}()
-	<-done
-	if unshare != nil {
-		netns.Detail = "unshare(CLONE_NEWNET): " + unshare.Error()
-		return []Check{netns, nft, tap}
+		return nil
+	})
+	if !made {
+		ns.Detail = unshare.Error()
+		return []Check{ns, nft, tap, managed}
 	}
-	netns.Status, netns.Detail, netns.Remedy = OK, "a namespace could be made", ""
+	ns.Status, ns.Detail, ns.Remedy = OK, "a namespace could be made", ""
 	settle := func(c *Check, err error, detail string) {
 		if err != nil {
 			c.Detail = err.Error()
@@ -45,86 +47,40 @@ func checkNetwork() []Check {
 	}
 	settle(&nft, table, "a table could be made, in a namespace of its own")
 	settle(&tap, device, "a TAP could be made, in a namespace of its own")
-	return []Check{netns, nft, tap}
+	settle(&managed, makeNetwork(ctx), "a VM's network could be made: veth pair, TAP, address, policy")
+	return append([]Check{ns, nft, tap, managed}, checkForwarding()...)
 }
 
-// From linux/netfilter/nfnetlink.h and nf_tables.h.
-const (
-	nfnlMsgBatchBegin = 0x10
-	nfnlMsgBatchEnd   = 0x11
-	nfnlSubsysNFT     = 10
-	nftMsgNewTable    = 0
-	nftaTableName     = 1
-	nfprotoINet       = 1
-)
+// checkForwarding is a check for each thing that keeps VMs from other hosts.
+func checkForwarding() []Check {
+	c := Check{Name: "forwarding", Status: OK, Detail: "the host passes packets of VMs on", For: "VMs' way to other hosts"}
+	problems, err := network.CheckHost(false)
+	if err != nil {
+		c.Status, c.Detail, c.Remedy = Limited, err.Error(), "run as root"
+		return []Check{c}
+	}
+	var out []Check
+	for _, p := range problems {
+		c.Status, c.Detail, c.Remedy = Limited, p.What, p.Remedy
+		out = append(out, c)
+	}
+	if len(out) == 0 {
+		return []Check{c}
+	}
+	return out
+}
 
 // makeTable makes an nftables table in the thread's namespace.
 func makeTable() error {
-	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_NETFILTER)
+	c, err := nftables.New()
 	if err != nil {
-		return fmt.Errorf("netfilter socket: %w", err)
+		return err
 	}
-	defer unix.Close(fd)
-	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 2}); err != nil {
-		return fmt.Errorf("netfilter socket: %w", err)
+	c.AddTable(&nftables.Table{Family: nftables.TableFamilyINet, Name: "microvm_doctor"})
+	if err := c.Flush(); err != nil {
+		return fmt.Errorf("make an nftables table: %w", err)
 	}
-	const wanted = 2 // sequence number of the message whose answer counts
-	name := append([]byte("microvm_doctor"), 0)
-	batch := nfnl(nfnlMsgBatchBegin, unix.NLM_F_REQUEST, 1, unix.AF_UNSPEC, nfnlSubsysNFT, nil)
-	batch = append(batch, nfnl(nfnlSubsysNFT<<8|nftMsgNewTable, unix.NLM_F_REQUEST|unix.NLM_F_CREATE|unix.NLM_F_ACK, wanted, nfprotoINet, 0, attr(nftaTableName, name))...)
-	batch = append(batch, nfnl(nfnlMsgBatchEnd, unix.NLM_F_REQUEST, 3, unix.AF_UNSPEC, nfnlSubsysNFT, nil)...)
-	if err := unix.Sendto(fd, batch, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
-		return fmt.Errorf("send to nftables: %w", err)
-	}
-	buf := make([]byte, 8<<10)
-	n, _, err := unix.Recvfrom(fd, buf, 0)
-	if err != nil {
-		return fmt.Errorf("answer of nftables: %w", err)
-	}
-	return netlinkAnswer(buf[:n], wanted)
-}
-
-// netlinkAnswer finds the acknowledgement of one message.
-func netlinkAnswer(b []byte, wanted uint32) error {
-	for len(b) >= unix.NLMSG_HDRLEN+4 {
-		length := int(binary.NativeEndian.Uint32(b))
-		kind := binary.NativeEndian.Uint16(b[4:])
-		seq := binary.NativeEndian.Uint32(b[8:])
-		if length < unix.NLMSG_HDRLEN+4 || length > len(b) {
-			break
-		}
-		if code := int32(binary.NativeEndian.Uint32(b[unix.NLMSG_HDRLEN:])); kind == unix.NLMSG_ERROR && code != 0 {
-			return fmt.Errorf("make an nftables table: %w", unix.Errno(-code))
-		} else if kind == unix.NLMSG_ERROR && seq == wanted {
-			return nil
-		}
-		b = b[min(len(b), (length+3)&^3):]
-	}
-	return errors.New("nftables gave no answer that is understood")
-}
-
-// nfnl is a netlink message to netfilter.
-func nfnl(kind uint16, flags uint16, seq uint32, family byte, resource uint16, attrs []byte) []byte {
-	b := make([]byte, unix.NLMSG_HDRLEN+4, unix.NLMSG_HDRLEN+4+len(attrs))
-	binary.NativeEndian.PutUint32(b, uint32(cap(b)))
-	binary.NativeEndian.PutUint16(b[4:], kind)
-	binary.NativeEndian.PutUint16(b[6:], flags)
-	binary.NativeEndian.PutUint32(b[8:], seq)
-	b[unix.NLMSG_HDRLEN] = family
-	binary.BigEndian.PutUint16(b[unix.NLMSG_HDRLEN+2:], resource)
-	return append(b, attrs...)
-}
-
-// attr is a netlink attribute, padded.
-func attr(kind uint16, value []byte) []byte {
-	b := make([]byte, 4, 4+len(value)+3)
-	binary.NativeEndian.PutUint16(b, uint16(4+len(value)))
-	binary.NativeEndian.PutUint16(b[2:], kind)
-	b = append(b, value...)
-	for len(b)%4 != 0 {
-		b = append(b, 0)
-	}
-	return b
+	return nil
 }
 
 // makeTAP makes a TAP that goes when its descriptor is closed.
@@ -143,4 +99,34 @@ func makeTAP() error {
 		return fmt.Errorf("TUNSETIFF: %w", err)
 	}
 	return nil
+}
+
+// makeNetwork makes a VM's network, with all that one can have, and takes it back. A
+// namespace of its own stands in for the host.
+func makeNetwork(ctx context.Context) (err error) {
+	dir, err := os.MkdirTemp("", "microvm-doctor-")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	return netns.New(func(string) error {
+		if err := os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("1"), 0); err != nil {
+			return err
+		}
+		m, err := network.Open(network.Config{Dir: dir, NoServe: true})
+		if err != nil {
+			return err
+		}
+		_, err = m.Acquire(ctx, "doctor", microvm.Network{
+			Egress: microvm.Egress{Allow: []microvm.EgressRule{
+				{CIDR: netip.MustParsePrefix("192.0.2.1/32"), Protocol: "tcp", Ports: []microvm.PortRange{{First: 443}}},
+				{Domain: "microvm.example.org"},
+			}},
+			Publish:        []microvm.PublishedPort{{HostPort: 1, GuestPort: 1}},
+			Group:          "doctor",
+			MaxConnections: 1,
+			LogDropped:     true,
+		})
+		return errors.Join(err, m.Release(context.WithoutCancel(ctx), "doctor"), m.Close())
+	})
 }
