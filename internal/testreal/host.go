@@ -33,6 +33,13 @@ const (
 	hostGuest       = "/guest"
 )
 
+// networkModules are what managed networks need: nobody loads modules on demand there.
+var networkModules = []string{
+	"veth", "nf_tables", "nf_conntrack", "nf_conntrack_netlink", "nf_nat", "nfnetlink_log",
+	"nft_chain_nat", "nft_connlimit", "nft_ct", "nft_fib_inet", "nft_fib_ipv4", "nft_fib_ipv6",
+	"nft_limit", "nft_log", "nft_masq", "nft_nat", "nft_objref", "bridge",
+}
+
 // makeHost makes the nested host out of the guest's own kernel package, this
 // module's tests, and the Firecracker under test with the libraries that it needs.
 func (s *session) makeHost(ctx context.Context) (host, error) {
@@ -42,7 +49,7 @@ func (s *session) makeHost(ctx context.Context) (host, error) {
 	}
 	at := func(name string) string { return filepath.Join(s.work, name) }
 	k, err := kernel.Import(ctx, kernel.Source{Packages: []string{filepath.Join(s.guest, "linux-image.deb")}}, at("host"), kernel.Options{
-		Init: "bin/microvm-init", ExtraModules: []string{"kvm_amd", "tun"},
+		Init: "bin/microvm-init", ExtraModules: append([]string{"kvm_amd", "tun"}, networkModules...),
 	})
 	if err != nil {
 		return h, err
