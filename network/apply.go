@@ -40,10 +40,7 @@ func setPolicy(c *nftables.Conn, p compiled) error {
 	addSet := func(s *nftables.Set, elems []nftables.SetElement) error {
 		id++
 		s.Table, s.Name, s.ID = t, s.Name+gen, id
-		if err := c.AddSet(s, elems); err != nil {
-			return fmt.Errorf("set %s: %w", s.Name, err)
-		}
-		return nil
+		return makeSet(c, s, elems)
 	}
 	for _, s := range p.steps {
 		for _, six := range []bool{false, true} {
@@ -246,13 +243,13 @@ func openResolved(c *nftables.Conn, p compiled, domain string, addrs []netip.Add
 					continue
 				}
 				// An element that is there keeps its old time: it goes first.
-				if err := c.SetAddElements(set, elems); err != nil {
+				if err := addElements(c, set, elems); err != nil {
 					return err
 				}
-				if err := c.SetDeleteElements(set, elems); err != nil {
+				if err := deleteElements(c, set, elems); err != nil {
 					return err
 				}
-				if err := c.SetAddElements(set, elems); err != nil {
+				if err := addElements(c, set, elems); err != nil {
 					return err
 				}
 			}

@@ -1,6 +1,7 @@
 package network
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 
@@ -49,7 +50,16 @@ var alwaysClosed = []string{
 	"fd00:ec2::/32", // metadata services of a cloud in IPv6
 }
 
-func compile(e microvm.Egress, s surroundings) compiled {
+// The bounds of a policy: what one VM may cost in kernel memory, and in time at each
+// change of its policy.
+const (
+	maxBoxes  = 16384 // of Allow, and of Deny: networks × protocols × ranges of ports
+	maxShapes = 64    // different protocols and ports of domain rules
+)
+
+// compile makes a policy's steps. It fails with a *microvm.FieldError for one that is
+// too large.
+func compile(e microvm.Egress, s surroundings) (compiled, error) {
 	var closed []netip.Prefix
 	for _, p := range alwaysClosed {
 		closed = append(closed, netip.MustParsePrefix(p))
@@ -73,14 +83,36 @@ func compile(e microvm.Egress, s surroundings) compiled {
 	}
 	deny = append(deny, e.Deny...)
 	c := compiled{open: e.Default == microvm.EgressAllow, domains: shapes(e.Allow)}
-	c.add("deny", false, deny)
-	c.add("exact", true, exact)
-	c.add("closed", false, rulesOf(closed))
-	if len(c.domains) > 0 {
-		c.add("resolvers", false, otherResolvers())
+	if len(c.domains) > maxShapes {
+		return compiled{}, &microvm.FieldError{Field: "network.egress.allow", Value: fmt.Sprintf("domains with %d different protocols and ports", len(c.domains)),
+			Rule: fmt.Sprintf("at most %d: give domains the same ones", maxShapes)}
 	}
-	c.add("allow", true, allow)
-	return c
+	var otherDNS []microvm.EgressRule
+	if len(c.domains) > 0 {
+		otherDNS = otherResolvers()
+	}
+	for _, s := range []struct {
+		step  step
+		rules []microvm.EgressRule
+		field string
+	}{
+		{step{name: "deny"}, deny, "deny"},
+		{step{name: "exact", pass: true}, exact, "allow"},
+		{step{name: "closed"}, rulesOf(closed), "allow"},
+		{step{name: "resolvers"}, otherDNS, "allow"},
+		{step{name: "allow", pass: true}, allow, "allow"},
+	} {
+		if len(s.rules) == 0 {
+			continue
+		}
+		var ok bool
+		if s.step.v4, s.step.v6, ok = disjoint(s.rules, maxBoxes); !ok {
+			return compiled{}, &microvm.FieldError{Field: "network.egress." + s.field, Value: fmt.Sprintf("%d rules", len(s.rules)),
+				Rule: fmt.Sprintf("at most %d ranges of ports over all networks, those of networks within others with the gaps that they leave: name fewer ranges, or fewer networks", maxBoxes)}
+		}
+		c.steps = append(c.steps, s.step)
+	}
+	return c, nil
 }
 
 // within says whether all of p lies in outer.
@@ -108,20 +140,6 @@ func otherResolvers() []microvm.EgressRule {
 	return out
 }
 
-func (c *compiled) add(name string, pass bool, rules []microvm.EgressRule) {
-	var v4, v6 []box
-	for _, r := range rules {
-		if r.CIDR.Addr().Is6() {
-			v6 = append(v6, boxesOf(r)...)
-		} else {
-			v4 = append(v4, boxesOf(r)...)
-		}
-	}
-	if len(v4)+len(v6) > 0 {
-		c.steps = append(c.steps, step{name, pass, disjoint(v4), disjoint(v6)})
-	}
-}
-
 // shapes gathers the domains that are opened for the same protocol and ports.
 func shapes(rules []microvm.EgressRule) []shape {
 	var out []shape
@@ -136,7 +154,11 @@ func shapes(rules []microvm.EgressRule) []shape {
 		if !ok {
 			i = len(out)
 			at[as.String()] = i
-			out = append(out, shape{ports: disjoint(boxesOf(as))})
+			ports, _, _ := disjoint([]microvm.EgressRule{as}, microvm.MaxPortRanges)
+			if r.Protocol == "icmp" {
+				ports = append(ports, box{ports[0].addr, [2]uint8{icmpv6, icmpv6}, allPorts[0]})
+			}
+			out = append(out, shape{ports: ports})
 		}
 		out[i].domains = append(out[i].domains, r.Domain)
 	}

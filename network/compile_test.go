@@ -77,14 +77,15 @@ func TestAPolicyDecides(t *testing.T) {
 	} {
 		s := around
 		s.group = c.group
-		got := compile(c.policy, s)
+		got, err := compile(c.policy, s)
+		must(t, err)
 		for want, list := range map[bool][]string{true: c.pass, false: c.stop} {
 			for _, dest := range list {
 				r, err := microvm.ParseEgressRule(dest)
 				if err != nil {
 					t.Fatal(err)
 				}
-				if pass := got.passes(r.CIDR.Addr(), boxesOf(r)[0].proto[0], r.Ports[0].First); pass != want {
+				if pass := got.passes(r.CIDR.Addr(), protocolOf(r)[0], r.Ports[0].First); pass != want {
 					t.Errorf("%s: %s passes: %v", name, dest, pass)
 				}
 			}
@@ -94,7 +95,8 @@ func TestAPolicyDecides(t *testing.T) {
 
 func TestDomainsWithTheSamePortsShareASet(t *testing.T) {
 	t.Parallel()
-	c := compile(microvm.Egress{Allow: rules(t, "a.example.org:tcp:443", "b.example.org:tcp:443", "c.example.org")}, around)
+	c, err := compile(microvm.Egress{Allow: rules(t, "a.example.org:tcp:443", "b.example.org:tcp:443", "c.example.org")}, around)
+	must(t, err)
 	if len(c.domains) != 2 || len(c.domains[0].domains) != 2 {
 		t.Errorf("%+v", c.domains)
 	}

@@ -215,9 +215,11 @@ type elements struct {
 
 func (h *hostTable) elementsOf(e entry) []elements {
 	var out []elements
-	add := func(s *nftables.Set, elems ...nftables.SetElement) {
-		if len(elems) > 0 {
-			out = append(out, elements{s, elems})
+	add := func(s *nftables.Set, elem nftables.SetElement) {
+		if n := len(out); n > 0 && out[n-1].set == s {
+			out[n-1].elems = append(out[n-1].elems, elem)
+		} else {
+			out = append(out, elements{s, []nftables.SetElement{elem}})
 		}
 	}
 	add(h.links, nftables.SetElement{Key: ifname(e.plan.link())})
@@ -277,7 +279,7 @@ func (h *hostTable) add(c *nftables.Conn, e entry) error {
 		c.AddRule(&nftables.Rule{Table: h.t, Chain: ch, Exprs: drop()})
 	}
 	for _, el := range h.elementsOf(e) {
-		if err := c.SetAddElements(el.set, el.elems); err != nil {
+		if err := addElements(c, el.set, el.elems); err != nil {
 			return err
 		}
 	}
@@ -288,7 +290,7 @@ func (h *hostTable) add(c *nftables.Conn, e entry) error {
 func (h *hostTable) remove(c *nftables.Conn, e entry) error {
 	els := h.elementsOf(e)
 	for _, el := range els {
-		if err := c.SetDeleteElements(el.set, el.elems); err != nil {
+		if err := deleteElements(c, el.set, el.elems); err != nil {
 			return err
 		}
 	}

@@ -132,11 +132,7 @@ func (m *Manager) alias() string { return m.table.t.Name }
 
 // nft is a connection to the nftables of the host.
 func (m *Manager) nft() (*nftables.Conn, error) {
-	c, err := nftables.New(nftables.WithNetNSFd(int(m.host.Fd())))
-	if err != nil {
-		return nil, fmt.Errorf("nftables: %w", err)
-	}
-	return c, nil
+	return openNFT(int(m.host.Fd()))
 }
 
 // Slot is a VM's network.
@@ -172,6 +168,9 @@ func (m *Manager) slot(index int, o owner) Slot {
 func (m *Manager) Acquire(ctx context.Context, uid string, opts microvm.Network) (Slot, error) {
 	fail := func(err error) (Slot, error) { return Slot{}, fmt.Errorf("network of VM %s: %w", uid, err) }
 	if err := errors.Join(checkUID(uid), opts.Validate()); err != nil {
+		return fail(err)
+	}
+	if _, err := m.compile(opts); err != nil {
 		return fail(err)
 	}
 	if err := m.checkHost(opts); err != nil {
@@ -360,17 +359,21 @@ func entryOf(p slotPlan, o microvm.Network) entry {
 
 // policyInside writes the policy into the namespace.
 func (m *Manager) policyInside(d *slotDir, o microvm.Network) error {
-	return m.insideNFT(d.index, func(c *nftables.Conn) error { return setPolicy(c, m.compile(o)) })
+	p, err := m.compile(o)
+	if err != nil {
+		return err
+	}
+	return m.insideNFT(d.index, func(c *nftables.Conn) error { return setPolicy(c, p) })
 }
 
-func (m *Manager) compile(o microvm.Network) compiled {
+func (m *Manager) compile(o microvm.Network) (compiled, error) {
 	s := surroundings{pools: []netip.Prefix{m.cfg.Pool}, guests: []netip.Prefix{m.cfg.Guest.Masked()}, group: o.Group != ""}
 	if m.cfg.IPv6 {
 		s.pools, s.guests = append(s.pools, m.cfg.Pool6), append(s.guests, m.cfg.Guest6.Masked())
 	}
-	c := compile(o.Egress, s)
+	c, err := compile(o.Egress, s)
 	c.conns, c.log = uint32(o.MaxConnections), o.LogDropped
-	return c
+	return c, err
 }
 
 // insideNFT runs f with a connection to the nftables of a slot's namespace.
@@ -380,9 +383,9 @@ func (m *Manager) insideNFT(index int, f func(*nftables.Conn) error) error {
 		return err
 	}
 	defer ns.Close()
-	c, err := nftables.New(nftables.WithNetNSFd(int(ns.Fd())), nftables.AsLasting())
+	c, err := openNFT(int(ns.Fd()), nftables.AsLasting())
 	if err != nil {
-		return fmt.Errorf("nftables of the namespace: %w", err)
+		return err
 	}
 	err = f(c)
 	return errors.Join(err, c.CloseLasting())

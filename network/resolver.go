@@ -340,7 +340,10 @@ func (r *resolver) current() (*namePolicy, error) {
 	if o == nil || o.UID != r.uid {
 		return nil, errors.New("the slot is another VM's")
 	}
-	p := &namePolicy{of: st.ModTime(), egress: o.Options.Egress, policy: r.m.compile(o.Options)}
+	p := &namePolicy{of: st.ModTime(), egress: o.Options.Egress}
+	if p.policy, err = r.m.compile(o.Options); err != nil {
+		return nil, err
+	}
 	for _, a := range p.egress.DNS {
 		p.servers = append(p.servers, netip.AddrPortFrom(a, 53))
 	}

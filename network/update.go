@@ -31,6 +31,9 @@ func (m *Manager) UpdateEgress(ctx context.Context, uid string, e microvm.Egress
 	defer d.unlock()
 	before := o.Options
 	o.Options.Egress = e
+	if _, err := m.compile(o.Options); err != nil {
+		return fail(err)
+	}
 	if err := m.checkHost(o.Options); err != nil {
 		return fail(err)
 	}
@@ -67,14 +70,14 @@ func (h *hostTable) rename(c *nftables.Conn, before, after entry) error {
 	for _, el := range h.elementsOf(gone) {
 		if el.set == h.named[0] || el.set == h.named[1] {
 			// One that is not there can't be removed: it is added first.
-			if err := errors.Join(c.SetAddElements(el.set, el.elems), c.SetDeleteElements(el.set, el.elems)); err != nil {
+			if err := errors.Join(addElements(c, el.set, el.elems), deleteElements(c, el.set, el.elems)); err != nil {
 				return err
 			}
 		}
 	}
 	for _, el := range h.elementsOf(come) {
 		if el.set == h.named[0] || el.set == h.named[1] {
-			if err := c.SetAddElements(el.set, el.elems); err != nil {
+			if err := addElements(c, el.set, el.elems); err != nil {
 				return err
 			}
 		}
@@ -93,7 +96,10 @@ func without(all, those []netip.Addr) []netip.Addr {
 // does not allow any more, in the namespace and on the host: packets of a flow that is
 // known are not held against the policy.
 func (m *Manager) endFlows(d *slotDir, o microvm.Network) error {
-	policy := m.compile(o)
+	policy, err := m.compile(o)
+	if err != nil {
+		return err
+	}
 	p := m.cfg.plan(d.index)
 	open, err := m.resolvedNow(d.index, policy)
 	if err != nil {
