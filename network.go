@@ -76,9 +76,9 @@ const (
 // established, and ICMP errors that belong to them, pass always.
 //
 // Closed, whatever Default says, are link-local addresses with the metadata services
-// among them (169.254.0.0/16, fe80::/10), loopback, multicast and reserved ones, the
-// forms in which IPv6 carries IPv4 addresses, the host's own addresses, networks of its
-// bridges, and other VMs. A rule opens one of those when its CIDR lies within it:
+// among them (169.254.0.0/16, fe80::/10), those of clouds that have them elsewhere,
+// loopback, multicast and reserved addresses, the forms in which IPv6 carries IPv4
+// addresses, the host's own addresses, networks of its bridges, and other VMs. A rule opens one of those when its CIDR lies within it:
 // 169.254.169.254/32 opens that address, 0.0.0.0/0 does not. An address of the host, or
 // of another VM, is opened by a rule for that one address.
 type Egress struct {

@@ -43,11 +43,12 @@ type surroundings struct {
 // alwaysClosed are the addresses that no Default opens: RFC 6890 where they are not
 // for the network beyond the host, with the forms in which IPv6 carries IPv4
 // addresses (mapped, NAT64, 6to4, Teredo), behind which a metadata service would be
-// open again.
+// open again; and the metadata services of clouds that have them elsewhere.
 var alwaysClosed = []string{
 	"0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/4", "240.0.0.0/4",
 	"::/96", "::ffff:0:0/96", "64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "2001::/32", "fe80::/10", "fec0::/10", "ff00::/8",
-	"fd00:ec2::/32", // metadata services of a cloud in IPv6
+	"100.100.100.200/32", "168.63.129.16/32", "192.0.0.0/24", // Alibaba, Azure, Oracle
+	"fd00:ec2::/32", "fd20:ce::/32", "fd00:42::/32", // AWS, Google, Scaleway
 }
 
 // The bounds of a policy: what one VM may cost in kernel memory, and in time at each

@@ -104,6 +104,9 @@ func (h *hostTable) rules(c *nftables.Conn, routed bool) {
 	// The host itself is closed to VMs, but for what their policies name.
 	input := base("input", nftables.ChainTypeFilter, nftables.ChainHookInput, nftables.ChainPriorityFilter)
 	add(input, established(), accept())
+	for _, m := range icmpErrors() {
+		add(input, m, accept())
+	}
 	for i, six := range sixes {
 		add(input, fromVM, family(six), saddr(six, reg0), daddr(six, next(six)), in(h.named[i]), accept())
 	}
@@ -114,6 +117,9 @@ func (h *hostTable) rules(c *nftables.Conn, routed bool) {
 
 	forward := base("forward", nftables.ChainTypeFilter, nftables.ChainHookForward, nftables.ChainPriorityFilter)
 	add(forward, established(), accept())
+	for _, m := range icmpErrors() {
+		add(forward, m, accept())
+	}
 	between := c.AddChain(&nftables.Chain{Table: h.t, Name: "between"})
 	for i, six := range sixes {
 		add(between, family(six), saddr(six, reg0), daddr(six, next(six)), in(h.named[i]), accept())

@@ -54,11 +54,20 @@ func insideTable(c *nftables.Conn, s slotPlan) {
 
 	out, into := regular("out"), regular("in")
 	add(out, established(), goTo(txOK.Name))
+	for _, m := range icmpErrors() {
+		add(out, m, goTo(txOK.Name))
+	}
 	add(out, jump(limit.Name))
-	add(out, jump(policy.Name))
+	// A rule whose packet ends before its ports does not match, be it one that closes:
+	// only what has something in their place is asked about.
+	add(out, dport(reg0), jump(policy.Name))
 	add(out, goTo(txNo.Name))
 
 	add(into, established(), goTo(rxOK.Name))
+	for _, m := range icmpErrors() {
+		add(into, m, goTo(rxOK.Name))
+	}
+	add(into, ctState(expr.CtStateBitRELATED), goTo(rxNo.Name))
 	// Only a SYN begins a connection here: what belongs to one that conntrack was made
 	// to forget would begin it anew in the wrong direction, past the policy.
 	add(into, l4proto(unix.IPPROTO_TCP), payload(expr.PayloadBaseTransportHeader, 13, 1, reg0),
@@ -138,6 +147,15 @@ func (s slotPlan) guardTAP(c *nftables.Conn) {
 
 func etherType(t uint16) match {
 	return rule(meta(expr.MetaKeyPROTOCOL, reg0), is(be16(t)...))
+}
+
+// icmpErrors match errors that belong to a flow, but for redirects. What else is
+// related to one would be what a conntrack helper expects, at the word of a guest.
+func icmpErrors() []match {
+	return []match{
+		rule(ctState(expr.CtStateBitRELATED), l4proto(unix.IPPROTO_ICMP), payload(expr.PayloadBaseTransportHeader, 0, 1, reg0), isNot(5)),
+		rule(ctState(expr.CtStateBitRELATED), l4proto(unix.IPPROTO_ICMPV6)),
+	}
 }
 
 func icmpType(t byte) match {

@@ -91,7 +91,7 @@ func ctState(bits uint32) match {
 	}
 }
 
-func established() match { return ctState(expr.CtStateBitESTABLISHED | expr.CtStateBitRELATED) }
+func established() match { return ctState(expr.CtStateBitESTABLISHED) }
 
 // in looks the key that begins in reg0 up in a set; notIn is its contrary.
 func in(s *nftables.Set) match {
