@@ -82,10 +82,12 @@ func (r *Runtime) networkError(err error) error {
 		if rec := r.byUID(taken.UID); rec != nil {
 			by = strconv.Quote(rec.ID)
 		}
-		rule := "a port of the host that is free"
-		if by != "" {
-			rule += ": VM " + by + " has it"
+		if by == "" {
+			by = taken.By
+		} else {
+			by = "VM " + by
 		}
+		rule := "a port of the host that is free: " + by + " has it"
 		return &microvm.FieldError{Field: "network.publish", Value: taken.Port.String(), Rule: rule, Err: err}
 	case errors.Is(err, network.ErrPoolFull):
 		return fmt.Errorf("%w: %w", microvm.ErrHost, err)

@@ -128,29 +128,3 @@ func (m *Manager) checkHost(o microvm.Network) error {
 	}
 	return errors.Join(errs...)
 }
-
-// whoPublishes says whose a port is that could not be published.
-func (m *Manager) whoPublishes(o owner) error {
-	indexes, err := m.indexes()
-	if err != nil {
-		return err
-	}
-	for _, i := range indexes {
-		other, err := m.readOwner(i)
-		if err != nil || other == nil || other.UID == o.UID {
-			continue
-		}
-		for _, p := range o.Options.Publish {
-			for _, q := range other.Options.Publish {
-				if clash(p, q) {
-					return &PortTakenError{p, other.UID}
-				}
-			}
-		}
-	}
-	return &PortTakenError{Port: o.Options.Publish[0]}
-}
-
-func clash(p, q microvm.PublishedPort) bool {
-	return p.HostPort == q.HostPort && p.Proto() == q.Proto() && p.HostIP == q.HostIP
-}

@@ -37,6 +37,7 @@ type shape struct {
 type surroundings struct {
 	pools  []netip.Prefix // the addresses of VMs
 	guests []netip.Prefix // the network between guest and gateway
+	named  []netip.Addr   // the host's and its bridges', of which rules name something
 	group  bool           // the pools are reachable: the host knows which of them
 }
 
@@ -66,6 +67,9 @@ func compile(e microvm.Egress, s surroundings) (compiled, error) {
 		closed = append(closed, netip.MustParsePrefix(p))
 	}
 	closed = append(closed, s.guests...)
+	for _, a := range s.named {
+		closed = append(closed, netip.PrefixFrom(a, a.BitLen()))
+	}
 	var exact, allow, deny []microvm.EgressRule
 	if s.group {
 		for _, p := range s.pools {

@@ -101,7 +101,21 @@ func (h *hostTable) rules(c *nftables.Conn, routed bool) {
 		add(source, fromVM, family(six), meta(expr.MetaKeyIIFNAME, reg0), saddr(six, reg4), notInLocal(six), notIn(h.vms[i]), drop())
 	}
 
-	// The host itself is closed to VMs, but for what their policies name.
+	// The host itself is closed to VMs, but for what their policies name: before an
+	// address of its own is made into another by somebody's DNAT, and after.
+	own := base("own", nftables.ChainTypeFilter, nftables.ChainHookPrerouting, nftables.ChainPriorityMangle)
+	add(own, established(), accept())
+	for i, six := range sixes {
+		add(own, fromVM, family(six), saddr(six, reg0), daddr(six, next(six)), in(h.named[i]), accept())
+	}
+	for _, kind := range []byte{135, 136} {
+		add(own, fromVM, l4proto(unix.IPPROTO_ICMPV6), icmpType(kind), accept())
+	}
+	for _, m := range icmpErrors() {
+		add(own, m, accept())
+	}
+	add(own, fromVM, local(), drop())
+
 	input := base("input", nftables.ChainTypeFilter, nftables.ChainHookInput, nftables.ChainPriorityFilter)
 	add(input, established(), accept())
 	for _, m := range icmpErrors() {
@@ -121,6 +135,8 @@ func (h *hostTable) rules(c *nftables.Conn, routed bool) {
 		add(forward, m, accept())
 	}
 	between := c.AddChain(&nftables.Chain{Table: h.t, Name: "between"})
+	// Not by way of a published port, which need not be one that the policy names.
+	add(between, dnatted(), drop())
 	for i, six := range sixes {
 		add(between, family(six), saddr(six, reg0), daddr(six, next(six)), in(h.named[i]), accept())
 		add(between, family(six), saddr(six, reg0), verdictOf(h.groups[i]))
@@ -132,11 +148,16 @@ func (h *hostTable) rules(c *nftables.Conn, routed bool) {
 		add(forward, fromVM, meta(metaOIFKind, reg0), is(ifname("bridge")...), family(six), saddr(six, reg0), daddr(six, next(six)), in(h.named[i]), accept())
 	}
 	add(forward, fromVM, meta(metaOIFKind, reg0), is(ifname("bridge")...), drop())
+	// VMs of other directories.
+	add(forward, toVM, meta(metaIIFKind, reg0), is(ifname("veth")...), meta(expr.MetaKeyIIFNAME, reg0), is([]byte(linkPrefix)...), drop())
 	add(forward, toVM, dnatted(), accept())
 	add(forward, toVM, drop())
 
 	pre := base("published", nftables.ChainTypeNAT, nftables.ChainHookPrerouting, nftables.ChainPriorityNATDest)
 	out := base("published_local", nftables.ChainTypeNAT, nftables.ChainHookOutput, nftables.ChainPriorityNATDest)
+	// Only the host itself sends to its loopback addresses. The kernel drops what comes
+	// from elsewhere, but not before it was sent on to a VM.
+	add(pre, family(false), daddr(false, reg0), loopback(), accept())
 	for _, ch := range []*nftables.Chain{pre, out} {
 		for i, six := range sixes {
 			add(ch, family(six), box4or6(six), into(h.published[i]), toMapped(six))
@@ -294,14 +315,24 @@ func (h *hostTable) add(c *nftables.Conn, e entry) error {
 
 // remove takes a VM's elements out; one that is not there is no error.
 func (h *hostTable) remove(c *nftables.Conn, e entry) error {
+	var err error
+	// A port that it was to have may be another's.
+	if e.publish, err = h.portsOf(c, e); err != nil {
+		return err
+	}
 	els := h.elementsOf(e)
 	for _, el := range els {
+		// Which of the addresses are there is not known: they are added first.
+		if slices.Contains(h.named[:], el.set) {
+			if err := addElements(c, el.set, el.elems); err != nil {
+				return err
+			}
+		}
 		if err := deleteElements(c, el.set, el.elems); err != nil {
 			return err
 		}
 	}
-	err := c.Flush()
-	if err == nil || !errors.Is(err, unix.ENOENT) {
+	if err = c.Flush(); err == nil || !errors.Is(err, unix.ENOENT) {
 		return err
 	}
 	// Something was not there, and then nothing was removed: one at a time.
@@ -316,16 +347,4 @@ func (h *hostTable) remove(c *nftables.Conn, e entry) error {
 		}
 	}
 	return nil
-}
-
-// namedIn are the single addresses that a policy allows: with one of the host's own,
-// or another VM's, it names it exactly.
-func namedIn(e microvm.Egress) []netip.Addr {
-	var out []netip.Addr
-	for _, r := range e.Allow {
-		if r.CIDR.IsValid() && r.CIDR.IsSingleIP() && !slices.Contains(out, r.CIDR.Addr()) {
-			out = append(out, r.CIDR.Addr())
-		}
-	}
-	return out
 }

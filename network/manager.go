@@ -28,20 +28,6 @@ var (
 	ErrNoSlot   = errors.New("the VM has no network")
 )
 
-// PortTakenError says whose a port is that was to be published.
-type PortTakenError struct {
-	Port microvm.PublishedPort
-	UID  string // of the VM that has it, where that is known
-}
-
-func (e *PortTakenError) Error() string {
-	by := "another"
-	if e.UID != "" {
-		by = "VM " + e.UID
-	}
-	return fmt.Sprintf("port %v is published by %s: choose another", e.Port, by)
-}
-
 // Manager makes networks for VMs and takes them back. Several programs may have one
 // over the same directory at the same time. All of its methods may be called at once.
 type Manager struct {
@@ -187,12 +173,19 @@ func (m *Manager) Acquire(ctx context.Context, uid string, opts microvm.Network)
 	case !errors.Is(err, ErrNoSlot):
 		return fail(err)
 	}
+	if err := m.checkPorts(opts.Publish, nil); err != nil {
+		return fail(err)
+	}
 	o = owner{uid, opts}
 	if d, err = m.claim(ctx, &o); err != nil {
 		return fail(err)
 	}
 	defer d.unlock()
 	if err := m.join(d, o); err != nil {
+		return fail(errors.Join(err, m.takeBack(d, o)))
+	}
+	// Two that came at once see each other now, whatever their directories.
+	if err := m.checkPorts(opts.Publish, d); err != nil {
 		return fail(errors.Join(err, m.takeBack(d, o)))
 	}
 	m.mu.Lock()
@@ -324,9 +317,13 @@ func (m *Manager) join(d *slotDir, o owner) error {
 	if err := m.table.create(c, m.cfg.Routed); err != nil {
 		return err
 	}
-	if err := m.table.add(c, entryOf(p, o.Options)); err != nil {
+	e := entryOf(p, o.Options)
+	if e.named, err = m.namedOnHost(o.Options.Egress); err != nil {
+		return err
+	}
+	if err := m.table.add(c, e); err != nil {
 		if errors.Is(err, unix.EBUSY) || errors.Is(err, unix.EEXIST) {
-			return m.whoPublishes(o)
+			err = errors.Join(m.checkPublished(c, o.Options.Publish, &p), err)
 		}
 		return fmt.Errorf("write the host's table %s: %w", m.table.t.Name, err)
 	}
@@ -353,6 +350,7 @@ func (m *Manager) routeLoopback(link string, on bool) error {
 	return nil
 }
 
+// entryOf is all that the host's table may have of a VM.
 func entryOf(p slotPlan, o microvm.Network) entry {
 	return entry{plan: p, named: namedIn(o.Egress), publish: o.Publish, group: o.Group}
 }
@@ -370,6 +368,10 @@ func (m *Manager) compile(o microvm.Network) (compiled, error) {
 	s := surroundings{pools: []netip.Prefix{m.cfg.Pool}, guests: []netip.Prefix{m.cfg.Guest.Masked()}, group: o.Group != ""}
 	if m.cfg.IPv6 {
 		s.pools, s.guests = append(s.pools, m.cfg.Pool6), append(s.guests, m.cfg.Guest6.Masked())
+	}
+	var err error
+	if s.named, err = m.closedHere(o.Egress); err != nil {
+		return compiled{}, err
 	}
 	c, err := compile(o.Egress, s)
 	c.conns, c.log = uint32(o.MaxConnections), o.LogDropped

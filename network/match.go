@@ -157,6 +157,7 @@ func key(parts ...[]byte) []byte {
 
 // Keys and registers that the nftables package has no names for: linux/netfilter/nf_tables.h.
 const (
+	metaIIFKind expr.MetaKey = 26
 	metaOIFKind expr.MetaKey = 27
 	reg8                     = unix.NFT_REG32_08
 )

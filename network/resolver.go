@@ -369,8 +369,8 @@ func (m *Manager) mayOpen(p compiled, a netip.Addr) bool {
 			return false
 		}
 	}
-	routes, err := m.rt.RouteGet(a.AsSlice())
-	return err != nil || len(routes) == 0 || routes[0].Type != unix.RTN_LOCAL
+	here, err := m.onHost([]netip.Addr{a})
+	return err == nil && len(here) == 0
 }
 
 // hostServers are the host's name servers: those of loopback too, for it is the host

@@ -57,16 +57,24 @@ func (m *Manager) apply(d *slotDir, before, after microvm.Network) error {
 	if err != nil {
 		return err
 	}
-	if err := m.table.rename(c, entryOf(p, before), entryOf(p, after)); err != nil {
+	e := entryOf(p, after)
+	if e.named, err = m.namedOnHost(after.Egress); err != nil {
 		return err
 	}
-	return m.endFlows(d, after)
+	if err := m.table.rename(c, entryOf(p, before), e); err != nil {
+		return err
+	}
+	closed, err := m.onHost(without(namedIn(before.Egress), e.named))
+	if err != nil {
+		return err
+	}
+	return m.endFlows(d, after, closed)
 }
 
 // rename replaces the addresses that a policy names.
 func (h *hostTable) rename(c *nftables.Conn, before, after entry) error {
 	gone, come := before, after
-	gone.named, come.named = without(before.named, after.named), without(after.named, before.named)
+	gone.named = without(before.named, after.named)
 	for _, el := range h.elementsOf(gone) {
 		if el.set == h.named[0] || el.set == h.named[1] {
 			// One that is not there can't be removed: it is added first.
@@ -94,8 +102,9 @@ func without(all, those []netip.Addr) []netip.Addr {
 
 // endFlows makes conntrack forget the flows that the VM has begun and that its policy
 // does not allow any more, in the namespace and on the host: packets of a flow that is
-// known are not held against the policy.
-func (m *Manager) endFlows(d *slotDir, o microvm.Network) error {
+// known are not held against the policy. Those to addresses that the host has closed
+// end, whatever the policy says.
+func (m *Manager) endFlows(d *slotDir, o microvm.Network, closed []netip.Addr) error {
 	policy, err := m.compile(o)
 	if err != nil {
 		return err
@@ -116,6 +125,9 @@ func (m *Manager) endFlows(d *slotDir, o microvm.Network) error {
 				dst, ok := netip.AddrFromSlice(f.Forward.DstIP)
 				if !ok || src.Unmap() != from {
 					return false
+				}
+				if slices.Contains(closed, dst.Unmap()) {
+					return true
 				}
 				return !policy.passes(dst.Unmap(), f.Forward.Protocol, f.Forward.DstPort) && !open(dst.Unmap(), f.Forward.Protocol, f.Forward.DstPort)
 			}

@@ -52,7 +52,7 @@ func NewWorld(t testing.TB) *World {
 	must(t, err)
 	defer host.Close()
 	must(t, netns.New(func(ns string) error {
-		veth := &netlink.Veth{LinkAttrs: netlink.NewLinkAttrs(), PeerName: w.link(), PeerNamespace: netlink.NsFd(int(host.Fd()))}
+		veth := &netlink.Veth{LinkAttrs: netlink.NewLinkAttrs(), PeerName: w.Link(), PeerNamespace: netlink.NsFd(int(host.Fd()))}
 		veth.Name = "eth0"
 		if err := netlink.LinkAdd(veth); err != nil {
 			return err
@@ -83,7 +83,7 @@ func NewWorld(t testing.TB) *World {
 		return netns.Pin(ns, w.NS)
 	}))
 	t.Cleanup(func() { must(t, netns.Unpin(w.NS)) })
-	l, err := netlink.LinkByName(w.link())
+	l, err := netlink.LinkByName(w.Link())
 	must(t, err)
 	addr, err := netlink.ParseAddr(w.Addr(1) + "/24")
 	must(t, err)
@@ -93,7 +93,8 @@ func NewWorld(t testing.TB) *World {
 	return w
 }
 
-func (w *World) link() string { return fmt.Sprintf("world%d", w.index) }
+// Link is the host's end.
+func (w *World) Link() string { return fmt.Sprintf("world%d", w.index) }
 
 func (w *World) Addr(last int) string { return fmt.Sprintf("203.0.%d.%d", w.index, last) }
 
@@ -203,7 +204,7 @@ func (w *World) Six(t testing.TB) string {
 		}
 		return netlink.RouteAdd(&netlink.Route{LinkIndex: l.Attrs().Index, Gw: net.ParseIP(gw)})
 	}
-	must(t, give(w.link(), w.Six1(), ""))
+	must(t, give(w.Link(), w.Six1(), ""))
 	must(t, netns.Inside(w.NS, func() error { return give("eth0", w.Six1()+"0", w.Six1()) }))
 	return w.Six1() + "0"
 }
