@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/google/nftables"
+	"github.com/google/nftables/binaryutil"
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
 
@@ -38,7 +39,7 @@ func newHostTable(name string) *hostTable {
 		s.Table, s.ID = h.t, id
 		return &s
 	}
-	h.links = set(nftables.Set{Name: "links", KeyType: nftables.TypeIFName})
+	h.links = set(nftables.Set{Name: "links", KeyType: nftables.TypeIFName, KeyByteOrder: binaryutil.NativeEndian}) // else nft prints empty names
 	for i, six := range []bool{false, true} {
 		v, a := version(six), addrKey(six)
 		to := nftables.MustConcatSetType(a, nftables.TypeInetService)
@@ -195,8 +196,8 @@ func notInLocal(six bool) match {
 		return nil
 	}
 	return match{
-		&expr.Bitwise{SourceRegister: reg4, DestRegister: reg8, Len: 2, Mask: []byte{0xff, 0xc0}, Xor: make([]byte, 2)},
-		&expr.Cmp{Op: expr.CmpOpNeq, Register: reg8, Data: []byte{0xfe, 0x80}},
+		&expr.Bitwise{SourceRegister: reg4, DestRegister: reg8, Len: 16, Mask: append([]byte{0xff, 0xc0}, make([]byte, 14)...), Xor: make([]byte, 16)},
+		&expr.Cmp{Op: expr.CmpOpNeq, Register: reg8, Data: append([]byte{0xfe, 0x80}, make([]byte, 14)...)},
 	}
 }
 
