@@ -27,6 +27,7 @@ type hostTable struct {
 	published  [2]*nftables.Set // address . protocol . port → VM . port
 	everywhere [2]*nftables.Set // protocol . port → VM . port, on every address of the host
 	groups     [2]*nftables.Set // VM → its group's chain
+	gateways   [2]*nftables.Set // the way to the world, where that is by a bridge
 }
 
 func newHostTable(name string) *hostTable {
@@ -48,6 +49,7 @@ func newHostTable(name string) *hostTable {
 		h.named[i] = set(nftables.Set{Name: "named" + v, KeyType: nftables.MustConcatSetType(a, a), Concatenation: true})
 		h.published[i] = set(nftables.Set{Name: "published" + v, IsMap: true, KeyType: boxKey(six), DataType: to, Concatenation: true})
 		h.everywhere[i] = set(nftables.Set{Name: "everywhere" + v, IsMap: true, KeyType: portKey, DataType: to, Concatenation: true})
+		h.gateways[i] = set(nftables.Set{Name: "gateways" + v, KeyType: a})
 		h.groups[i] = set(nftables.Set{Name: "groups" + v, IsMap: true, KeyType: a, DataType: nftables.TypeVerdict})
 	}
 	return h
@@ -65,7 +67,7 @@ func (h *hostTable) create(c *nftables.Conn, routed bool) error {
 		return err
 	}
 	for i := range 2 {
-		for _, s := range []*nftables.Set{h.vms[i], h.addrs[i], h.named[i], h.published[i], h.everywhere[i], h.groups[i]} {
+		for _, s := range []*nftables.Set{h.vms[i], h.addrs[i], h.named[i], h.published[i], h.everywhere[i], h.groups[i], h.gateways[i]} {
 			if err := c.AddSet(s, nil); err != nil {
 				return err
 			}
@@ -144,8 +146,10 @@ func (h *hostTable) rules(c *nftables.Conn, routed bool) {
 	}
 	add(between, drop())
 	add(forward, fromVM, toVM, goTo(between.Name))
-	// Networks of containers and of other VMs.
+	// Networks of containers and of other VMs; but a host may have its own way to the
+	// world by a bridge, and then what goes on there from the gateway is not of these.
 	for i, six := range sixes {
+		add(forward, fromVM, meta(metaOIFKind, reg0), is(ifname("bridge")...), family(six), nextHop(six), in(h.gateways[i]), daddr(six, reg0), notIn(h.gateways[i]), accept())
 		add(forward, fromVM, meta(metaOIFKind, reg0), is(ifname("bridge")...), family(six), saddr(six, reg0), daddr(six, next(six)), in(h.named[i]), accept())
 	}
 	add(forward, fromVM, meta(metaOIFKind, reg0), is(ifname("bridge")...), drop())
@@ -201,6 +205,14 @@ func notInLocal(six bool) match {
 	}
 }
 
+// nextHop loads where a packet is sent to next: the destination itself, or a gateway.
+func nextHop(six bool) match {
+	if six {
+		return match{&expr.Rt{Register: reg0, Key: expr.RtNexthop6}}
+	}
+	return match{&expr.Rt{Register: reg0, Key: expr.RtNexthop4}}
+}
+
 // local matches packets to one of the host's own addresses.
 func local() match {
 	return match{
@@ -234,6 +246,8 @@ type entry struct {
 	named   []netip.Addr // single addresses that the policy allows
 	publish []microvm.PublishedPort
 	group   string
+	// Of the host; they stay when the VM goes.
+	gateways []netip.Addr
 }
 
 type elements struct {
@@ -308,6 +322,15 @@ func (h *hostTable) add(c *nftables.Conn, e entry) error {
 	}
 	for _, el := range h.elementsOf(e) {
 		if err := addElements(c, el.set, el.elems); err != nil {
+			return err
+		}
+	}
+	for _, a := range e.gateways {
+		i := 0
+		if a.Is6() {
+			i = 1
+		}
+		if err := addElements(c, h.gateways[i], []nftables.SetElement{{Key: a.AsSlice()}}); err != nil {
 			return err
 		}
 	}

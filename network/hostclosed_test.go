@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -82,6 +83,37 @@ func TestNetworksOfBridgesAreClosedUnlessNamed(t *testing.T) {
 	must(t, m.UpdateEgress(bg, "a", microvm.Egress{Allow: rules(t, "192.0.2.9/32:tcp:80")}))
 	g.reaches("tcp", "192.0.2.9:80")
 	g.doesNotReach("tcp", "192.0.2.1:81")
+}
+
+// On many hosts the way to the world is by a bridge: its gateway leads on, and neither
+// it nor who else is on the bridge is open.
+func TestAWayToTheWorldByABridgeIsOpen(t *testing.T) {
+	testhost.Need(t)
+	router := container(t, "br9", "192.0.2.1", "192.0.2.9")
+	must(t, netns.Inside(router, func() error {
+		lo, err := netlink.LinkByName("lo")
+		if err != nil {
+			return err
+		}
+		a, err := netlink.ParseAddr("198.51.100.1/32")
+		if err != nil {
+			return err
+		}
+		return errors.Join(netlink.LinkSetUp(lo), netlink.AddrAdd(lo, a))
+	}))
+	testhost.Serve(t, router, ":80")
+	must(t, netlink.RouteAdd(&netlink.Route{Gw: net.ParseIP("192.0.2.9")}))
+	must(t, netlink.RouteAdd(&netlink.Route{Dst: &net.IPNet{IP: net.IPv4(198, 18, 0, 0), Mask: net.CIDRMask(16, 32)}, Gw: net.ParseIP("192.0.2.77")}))
+	m := openManager(t, nil)
+	for uid, e := range map[string]microvm.Egress{"a": {Default: microvm.EgressAllow}, "b": {Default: microvm.EgressAllow, Allow: rules(t, "198.51.100.1/32:tcp:81")}, "c": {Allow: rules(t, "198.51.100.0/24", "192.0.2.0/24")}} {
+		g := newGuest(t, acquire(t, m, uid, microvm.Network{Egress: e}))
+		g.reaches("tcp", "198.51.100.1:80")
+		g.doesNotReach("tcp", "192.0.2.9:80")
+	}
+	here := []netip.Addr{netip.MustParseAddr("192.0.2.9"), netip.MustParseAddr("192.0.2.50"), netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("198.18.0.1")}
+	if got, err := m.onHost(append(slices.Clone(here), netip.MustParseAddr("198.51.100.1"), netip.MustParseAddr("8.8.8.8"))); err != nil || !slices.Equal(got, here) {
+		t.Errorf("%v, %v", got, err)
+	}
 }
 
 // What a policy names of the host is what it opens, however open the rest is.

@@ -321,6 +321,9 @@ func (m *Manager) join(d *slotDir, o owner) error {
 	if e.named, err = m.namedOnHost(o.Options.Egress); err != nil {
 		return err
 	}
+	if e.gateways, err = m.gateways(); err != nil {
+		return err
+	}
 	if err := m.table.add(c, e); err != nil {
 		if errors.Is(err, unix.EBUSY) || errors.Is(err, unix.EEXIST) {
 			err = errors.Join(m.checkPublished(c, o.Options.Publish, &p), err)

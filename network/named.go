@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/tangle-network/microvm"
@@ -38,29 +39,89 @@ func openAnyway(e microvm.Egress, a netip.Addr) bool {
 // bridges.
 func (m *Manager) onHost(addrs []netip.Addr) ([]netip.Addr, error) {
 	var out []netip.Addr
-	bridge := map[int]bool{}
+	look := looker{m, map[int]bool{}}
 	for _, a := range addrs {
-		routes, err := m.rt.RouteGet(a.AsSlice())
-		if errors.Is(err, unix.ENETUNREACH) || errors.Is(err, unix.EHOSTUNREACH) || len(routes) == 0 && err == nil {
-			continue
-		}
+		r, err := look.route(a)
 		if err != nil {
-			return nil, fmt.Errorf("look for a route to %v: %w", a, err)
+			return nil, err
 		}
-		r := routes[0]
-		is, known := bridge[r.LinkIndex]
-		if !known && r.Type == unix.RTN_UNICAST {
-			l, err := m.rt.LinkByIndex(r.LinkIndex)
-			if err != nil {
-				return nil, fmt.Errorf("look at the link of %v: %w", a, err)
-			}
-			is = l.Type() == "bridge"
-			bridge[r.LinkIndex] = is
-		}
-		if r.Type != unix.RTN_UNICAST || is {
+		if r.local || r.bridge && !r.gateway.IsValid() {
 			out = append(out, a)
+		} else if r.bridge {
+			ways, err := m.gateways()
+			if err != nil {
+				return nil, err
+			}
+			if !slices.Contains(ways, r.gateway) {
+				out = append(out, a)
+			}
 		}
 	}
+	return out, nil
+}
+
+// gateways are the next hops on the host's way to the world, where it is by a bridge.
+func (m *Manager) gateways() ([]netip.Addr, error) {
+	var out []netip.Addr
+	look := looker{m, map[int]bool{}}
+	for _, a := range []string{"1.1.1.1", "2606:4700:4700::1111"} { // any of the world's
+		a := netip.MustParseAddr(a)
+		if a.Is6() && !m.cfg.IPv6 {
+			continue
+		}
+		r, err := look.route(a)
+		if err != nil {
+			return nil, err
+		}
+		if r.bridge && r.gateway.IsValid() {
+			out = append(out, r.gateway)
+		}
+	}
+	return out, nil
+}
+
+// looker asks the kernel for routes, and about each link once.
+type looker struct {
+	m       *Manager
+	bridges map[int]bool
+}
+
+type route struct {
+	local   bool // the host's own, or one that it sends to nobody
+	bridge  bool
+	gateway netip.Addr
+}
+
+// route is the way to an address; one that there is no way to has none.
+func (l looker) route(a netip.Addr) (route, error) {
+	routes, err := l.m.rt.RouteGet(a.AsSlice())
+	if errors.Is(err, unix.ENETUNREACH) || errors.Is(err, unix.EHOSTUNREACH) || len(routes) == 0 && err == nil {
+		return route{}, nil
+	}
+	if err != nil {
+		return route{}, fmt.Errorf("look for a route to %v: %w", a, err)
+	}
+	r := routes[0]
+	out := route{local: r.Type != unix.RTN_UNICAST}
+	if out.local {
+		return out, nil
+	}
+	gw := r.Gw
+	if via, ok := r.Via.(*netlink.Via); ok {
+		gw = via.Addr
+	}
+	out.gateway, _ = netip.AddrFromSlice(gw)
+	out.gateway = out.gateway.Unmap()
+	if is, known := l.bridges[r.LinkIndex]; known {
+		out.bridge = is
+		return out, nil
+	}
+	link, err := l.m.rt.LinkByIndex(r.LinkIndex)
+	if err != nil {
+		return route{}, fmt.Errorf("look at the link of %v: %w", a, err)
+	}
+	out.bridge = link.Type() == "bridge"
+	l.bridges[r.LinkIndex] = out.bridge
 	return out, nil
 }
 
