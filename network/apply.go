@@ -19,8 +19,9 @@ const nflogGroup = 1
 // setPolicy makes the sets and the chain of a policy and, when they are whole,
 // switches over to them. It is two transactions: a set that is filled in the one
 // that begins to use it is seen empty for an instant, and no packet may meet half a
-// policy. What an earlier call has left behind goes too.
-func setPolicy(c *nftables.Conn, p compiled) error {
+// policy. What an earlier call has left behind goes too. An update keeps the limits, in
+// which connections are counted.
+func setPolicy(c *nftables.Conn, p compiled, update bool) error {
 	t := &nftables.Table{Family: nftables.TableFamilyINet, Name: tableName}
 	old, err := oldPolicies(c, t)
 	if err != nil {
@@ -82,19 +83,25 @@ func setPolicy(c *nftables.Conn, p compiled) error {
 		return fmt.Errorf("write the policy's sets: %w", err)
 	}
 
-	policy, limit, log := &nftables.Chain{Table: t, Name: "policy"}, &nftables.Chain{Table: t, Name: "limit"}, &nftables.Chain{Table: t, Name: "log"}
-	for _, ch := range []*nftables.Chain{policy, limit, log} {
-		c.FlushChain(ch)
-	}
+	policy, limit, log, shut := &nftables.Chain{Table: t, Name: "policy"}, &nftables.Chain{Table: t, Name: "limit"}, &nftables.Chain{Table: t, Name: "log"}, &nftables.Chain{Table: t, Name: "shut"}
+	c.FlushChain(policy)
+	c.FlushChain(shut)
 	add(policy, goTo(ch.Name))
-	if p.conns > 0 {
-		add(limit, match{&expr.Connlimit{Count: p.conns, Flags: expr.NFT_CONNLIMIT_F_INV}}, count(cntTxDropped), drop())
-	}
-	if p.log {
-		add(log, match{
-			&expr.Limit{Type: expr.LimitTypePkts, Rate: 10, Unit: expr.LimitTimeSecond, Burst: 20},
-			&expr.Log{Key: 1<<unix.NFTA_LOG_GROUP | 1<<unix.NFTA_LOG_SNAPLEN, Group: nflogGroup, Snaplen: 96},
-		})
+	if !update {
+		c.FlushChain(limit)
+		c.FlushChain(log)
+		if p.shut {
+			add(limit, drop())
+		}
+		if p.conns > 0 {
+			add(limit, match{&expr.Connlimit{Count: p.conns, Flags: expr.NFT_CONNLIMIT_F_INV}}, count(cntTxDropped), drop())
+		}
+		if p.log {
+			add(log, match{
+				&expr.Limit{Type: expr.LimitTypePkts, Rate: 10, Unit: expr.LimitTimeSecond, Burst: 20},
+				&expr.Log{Key: 1<<unix.NFTA_LOG_GROUP | 1<<unix.NFTA_LOG_SNAPLEN, Group: nflogGroup, Snaplen: 96},
+			})
+		}
 	}
 	for _, ch := range old.chains {
 		c.FlushChain(ch)

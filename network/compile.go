@@ -16,6 +16,7 @@ type compiled struct {
 	open    bool // what no step holds passes
 	conns   uint32
 	log     bool
+	shut    bool // nobody's: nothing passes in either direction
 }
 
 // step is a set of destinations and what becomes of them.

@@ -44,6 +44,9 @@ func insideTable(c *nftables.Conn, s slotPlan) {
 
 	// These are filled by setPolicy.
 	limit, policy, log := regular("limit"), regular("policy"), regular("log")
+	// Until there is a VM nothing may come in: an answer to it would pass any policy.
+	add(limit, drop())
+	shut := regular("shut") // see endFlows
 
 	txOK, txNo, rxOK, rxNo := regular("tx_ok"), regular("tx_no"), regular("rx_ok"), regular("rx_no")
 	add(txOK, count(cntTx), accept())
@@ -73,6 +76,7 @@ func insideTable(c *nftables.Conn, s slotPlan) {
 	add(into, l4proto(unix.IPPROTO_TCP), payload(expr.PayloadBaseTransportHeader, 13, 1, reg0),
 		match{&expr.Bitwise{SourceRegister: reg0, DestRegister: reg0, Len: 1, Mask: []byte{0x17}, Xor: []byte{0}}}, // FIN, SYN, RST, ACK
 		isNot(0x02), goTo(rxNo.Name))
+	add(into, jump(shut.Name))
 	add(into, jump(limit.Name))
 	add(into, goTo(rxOK.Name))
 

@@ -176,7 +176,7 @@ func (m *Manager) Acquire(ctx context.Context, uid string, opts microvm.Network)
 	if err := m.checkPorts(opts.Publish, nil); err != nil {
 		return fail(err)
 	}
-	o = owner{uid, opts}
+	o = owner{UID: uid, Options: opts}
 	if d, err = m.claim(ctx, &o); err != nil {
 		return fail(err)
 	}
@@ -302,9 +302,6 @@ func (m *Manager) reserve(index int, o *owner) (*slotDir, bool, error) {
 // join gives a slot its owner's policy, and a place in the host's table.
 func (m *Manager) join(d *slotDir, o owner) error {
 	p := m.cfg.plan(d.index)
-	if err := m.policyInside(d, o.Options); err != nil {
-		return err
-	}
 	c, err := m.nft()
 	if err != nil {
 		return err
@@ -329,6 +326,10 @@ func (m *Manager) join(d *slotDir, o owner) error {
 			err = errors.Join(m.checkPublished(c, o.Options.Publish, &p), err)
 		}
 		return fmt.Errorf("write the host's table %s: %w", m.table.t.Name, err)
+	}
+	// Only now: the host lets nothing in any more that is not for the VM.
+	if err := m.policyInside(d, o.Options, false); err != nil {
+		return err
 	}
 	if err := errors.Join(m.resolve(d.index, o.UID), m.logDrops(d.index, o.UID, o.Options.LogDropped)); err != nil {
 		return err
@@ -358,13 +359,14 @@ func entryOf(p slotPlan, o microvm.Network) entry {
 	return entry{plan: p, named: namedIn(o.Egress), publish: o.Publish, group: o.Group}
 }
 
-// policyInside writes the policy into the namespace.
-func (m *Manager) policyInside(d *slotDir, o microvm.Network) error {
+// policyInside writes the policy into the namespace; with update it is a VM's new one,
+// which leaves alone what else is counted.
+func (m *Manager) policyInside(d *slotDir, o microvm.Network, update bool) error {
 	p, err := m.compile(o)
 	if err != nil {
 		return err
 	}
-	return m.insideNFT(d.index, func(c *nftables.Conn) error { return setPolicy(c, p) })
+	return m.insideNFT(d.index, func(c *nftables.Conn) error { return setPolicy(c, p, update) })
 }
 
 func (m *Manager) compile(o microvm.Network) (compiled, error) {

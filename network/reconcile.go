@@ -95,10 +95,16 @@ func (m *Manager) reconcileSlot(i int, alive func(string) bool, rep *Report) boo
 		rep.Removed = append(rep.Removed, o.UID)
 		return false
 	}
-	if m.isWhole(d, *o) {
+	var mend error
+	switch {
+	case !m.isWhole(d, *o):
+		mend = m.mend(d, *o)
+	case o.Before != nil:
+		mend = m.finishUpdate(d, *o)
+	default:
 		return true
 	}
-	if err := m.mend(d, *o); err != nil {
+	if err := mend; err != nil {
 		rep.Failed[o.UID] = err
 	} else {
 		rep.Mended = append(rep.Mended, o.UID)

@@ -10,7 +10,6 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
-	"github.com/tangle-network/microvm"
 	"github.com/tangle-network/microvm/internal/netns"
 )
 
@@ -54,6 +53,9 @@ func (m *Manager) takeBack(d *slotDir, o owner) error {
 	if err := m.routeLoopback(p.link(), false); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
+	if err := m.forgetVM(o, p); err != nil {
+		return err
+	}
 	if keep && m.ctx.Err() == nil && m.clean(d) == nil {
 		if err := os.Remove(d.path("owner")); err != nil {
 			return err
@@ -81,7 +83,7 @@ func (m *Manager) clean(d *slotDir) error {
 	if !netns.Is(d.path("ns")) {
 		return errors.New("the namespace is gone")
 	}
-	if err := m.policyInside(d, microvm.Network{}); err != nil {
+	if err := m.insideNFT(d.index, func(c *nftables.Conn) error { return setPolicy(c, compiled{shut: true}, false) }); err != nil {
 		return err
 	}
 	if err := netns.Inside(d.path("ns"), func() error { return netlink.ConntrackTableFlush(netlink.ConntrackTable) }); err != nil {

@@ -31,6 +31,8 @@ import (
 type owner struct {
 	UID     string          `json:"uid"`
 	Options microvm.Network `json:"options"`
+	// Before is the policy that is being replaced, until what is left of it is gone.
+	Before *microvm.Egress `json:"before,omitempty"`
 }
 
 type slotDir struct {

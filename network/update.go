@@ -10,11 +10,8 @@ import (
 	"time"
 
 	"github.com/google/nftables"
-	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
 
 	"github.com/tangle-network/microvm"
-	"github.com/tangle-network/microvm/internal/netns"
 )
 
 // UpdateEgress replaces the policy of a VM while it runs. Each packet meets the old
@@ -37,20 +34,36 @@ func (m *Manager) UpdateEgress(ctx context.Context, uid string, e microvm.Egress
 	if err := m.checkHost(o.Options); err != nil {
 		return fail(err)
 	}
-	// What the policy will be is written first: who finds it half done finishes it.
+	// What the policy will be is written first: Reconcile finishes what is half done.
+	if o.Before == nil {
+		o.Before = &before.Egress
+	} else {
+		o.Before.Allow = append(o.Before.Allow, before.Egress.Allow...) // of an update that failed
+	}
 	if err := d.writeOwner(o); err != nil {
 		return fail(err)
 	}
-	if err := m.apply(d, before, o.Options); err != nil {
+	if err := m.finishUpdate(d, o); err != nil {
 		return fail(err)
 	}
 	return nil
 }
 
+// finishUpdate brings a slot to the policy that is written down for it.
+func (m *Manager) finishUpdate(d *slotDir, o owner) error {
+	before := o.Options
+	before.Egress = *o.Before
+	if err := m.apply(d, before, o.Options); err != nil {
+		return err
+	}
+	o.Before = nil
+	return d.writeOwner(o)
+}
+
 // apply brings a slot from one policy to another.
 func (m *Manager) apply(d *slotDir, before, after microvm.Network) error {
 	p := m.cfg.plan(d.index)
-	if err := m.policyInside(d, after); err != nil {
+	if err := m.policyInside(d, after, true); err != nil {
 		return err
 	}
 	c, err := m.nft()
@@ -68,7 +81,19 @@ func (m *Manager) apply(d *slotDir, before, after microvm.Network) error {
 	if err != nil {
 		return err
 	}
-	return m.endFlows(d, after, closed)
+	policy, err := m.compile(after)
+	if err != nil {
+		return err
+	}
+	resolved, err := m.resolvedNow(d.index, policy)
+	if err != nil {
+		return err
+	}
+	return m.endFlows(d,
+		func(a netip.Addr, proto uint8, port uint16) bool {
+			return policy.passes(a, proto, port) || resolved(a, proto, port)
+		},
+		func(a netip.Addr) bool { return slices.Contains(closed, a) })
 }
 
 // rename replaces the addresses that a policy names.
@@ -99,59 +124,6 @@ func (h *hostTable) rename(c *nftables.Conn, before, after entry) error {
 func without(all, those []netip.Addr) []netip.Addr {
 	return slices.DeleteFunc(slices.Clone(all), func(a netip.Addr) bool { return slices.Contains(those, a) })
 }
-
-// endFlows makes conntrack forget the flows that the VM has begun and that its policy
-// does not allow any more, in the namespace and on the host: packets of a flow that is
-// known are not held against the policy. Those to addresses that the host has closed
-// end, whatever the policy says.
-func (m *Manager) endFlows(d *slotDir, o microvm.Network, closed []netip.Addr) error {
-	policy, err := m.compile(o)
-	if err != nil {
-		return err
-	}
-	p := m.cfg.plan(d.index)
-	open, err := m.resolvedNow(d.index, policy)
-	if err != nil {
-		return err
-	}
-	for _, side := range p.sides() {
-		fam := netlink.InetFamily(unix.AF_INET)
-		if side.six {
-			fam = unix.AF_INET6
-		}
-		notAllowed := func(from netip.Addr) flowFilter {
-			return func(f *netlink.ConntrackFlow) bool {
-				src, _ := netip.AddrFromSlice(f.Forward.SrcIP)
-				dst, ok := netip.AddrFromSlice(f.Forward.DstIP)
-				if !ok || src.Unmap() != from {
-					return false
-				}
-				if slices.Contains(closed, dst.Unmap()) {
-					return true
-				}
-				return !policy.passes(dst.Unmap(), f.Forward.Protocol, f.Forward.DstPort) && !open(dst.Unmap(), f.Forward.Protocol, f.Forward.DstPort)
-			}
-		}
-		err := netns.Inside(d.path("ns"), func() error {
-			_, err := netlink.ConntrackDeleteFilters(netlink.ConntrackTable, fam, notAllowed(side.guest))
-			return err
-		})
-		if err == nil {
-			err = netns.Inside(m.hostPath(), func() error {
-				_, err := netlink.ConntrackDeleteFilters(netlink.ConntrackTable, fam, notAllowed(side.vm))
-				return err
-			})
-		}
-		if err != nil {
-			return fmt.Errorf("end the flows that are not allowed any more: %w", err)
-		}
-	}
-	return nil
-}
-
-type flowFilter func(*netlink.ConntrackFlow) bool
-
-func (f flowFilter) MatchConntrackFlow(flow *netlink.ConntrackFlow) bool { return f(flow) }
 
 func (m *Manager) hostPath() string { return fmt.Sprintf("/proc/self/fd/%d", m.host.Fd()) }
 
