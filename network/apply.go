@@ -83,15 +83,18 @@ func setPolicy(c *nftables.Conn, p compiled, update bool) error {
 		return fmt.Errorf("write the policy's sets: %w", err)
 	}
 
-	policy, limit, log, shut := &nftables.Chain{Table: t, Name: "policy"}, &nftables.Chain{Table: t, Name: "limit"}, &nftables.Chain{Table: t, Name: "log"}, &nftables.Chain{Table: t, Name: "shut"}
-	c.FlushChain(policy)
-	c.FlushChain(shut)
-	add(policy, goTo(ch.Name))
+	chain := func(name string) *nftables.Chain { return &nftables.Chain{Table: t, Name: name} }
+	c.FlushChain(chain("policy"))
+	add(chain("policy"), goTo(ch.Name))
+	c.FlushChain(chain("shut"))
 	if !update {
-		c.FlushChain(limit)
-		c.FlushChain(log)
-		if p.shut {
-			add(limit, drop())
+		// What is taken away costs ten milliseconds, so new slots have nothing in these.
+		limit, log, gate := chain("limit"), chain("log"), chain("gate")
+		for _, ch := range []*nftables.Chain{limit, log, gate} {
+			c.FlushChain(ch)
+		}
+		if !p.shut {
+			add(gate, goTo("rx_ok"))
 		}
 		if p.conns > 0 {
 			add(limit, match{&expr.Connlimit{Count: p.conns, Flags: expr.NFT_CONNLIMIT_F_INV}}, count(cntTxDropped), drop())

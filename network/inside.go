@@ -44,9 +44,9 @@ func insideTable(c *nftables.Conn, s slotPlan) {
 
 	// These are filled by setPolicy.
 	limit, policy, log := regular("limit"), regular("policy"), regular("log")
-	// Until there is a VM nothing may come in: an answer to it would pass any policy.
-	add(limit, drop())
 	shut := regular("shut") // see endFlows
+	// Empty until there is a VM: an answer to what has come in would pass any policy.
+	gate := regular("gate")
 
 	txOK, txNo, rxOK, rxNo := regular("tx_ok"), regular("tx_no"), regular("rx_ok"), regular("rx_no")
 	add(txOK, count(cntTx), accept())
@@ -78,7 +78,8 @@ func insideTable(c *nftables.Conn, s slotPlan) {
 		isNot(0x02), goTo(rxNo.Name))
 	add(into, jump(shut.Name))
 	add(into, jump(limit.Name))
-	add(into, goTo(rxOK.Name))
+	add(into, jump(gate.Name))
+	add(into, drop())
 
 	forward := base("forward", nftables.ChainTypeFilter, nftables.ChainHookForward, nftables.ChainPriorityFilter)
 	add(forward, ctState(expr.CtStateBitINVALID), iif(TAP), goTo(txNo.Name))
