@@ -1,6 +1,7 @@
 package network
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -64,13 +65,14 @@ func setPolicy(c *nftables.Conn, p compiled, update bool) error {
 		}
 	}
 	for i, s := range p.domains {
-		ports := &nftables.Set{Name: "ports" + strconv.Itoa(i), KeyType: portKey, Interval: true, Concatenation: true}
+		ports := &nftables.Set{Name: "ports" + s.id, KeyType: portKey, Interval: true, Concatenation: true}
 		if err := addSet(ports, portElements(s.ports)); err != nil {
 			return err
 		}
 		for _, six := range []bool{false, true} {
-			set := &nftables.Set{Name: resolvedSet + strconv.Itoa(i) + version(six), KeyType: addrKey(six), HasTimeout: true}
-			if err := addSet(set, resolved[i][six]); err != nil {
+			set := &nftables.Set{Name: s.resolvedIn(six), KeyType: addrKey(six), HasTimeout: true, Size: uint32(maxResolved / len(p.domains))}
+			elems := resolved[i][six]
+			if err := addSet(set, elems[:min(len(elems), int(set.Size))]); err != nil {
 				return err
 			}
 			add(ch, family(six), daddr(six, reg0), in(set), meta(expr.MetaKeyL4PROTO, reg0), dport(reg1), in(ports), goTo("tx_ok"))
@@ -125,8 +127,15 @@ type policies struct {
 	sets   []*nftables.Set
 }
 
-// resolvedSet begins the names of sets of resolved addresses.
+// resolvedSet begins the names of sets of resolved addresses. They go on by what the
+// addresses are opened for, so that nobody who has seen another policy takes one for
+// another.
 const resolvedSet = "resolved"
+
+func (s shape) resolvedIn(six bool) string { return resolvedSet + s.id + version(six) }
+
+// maxResolved bounds the resolved addresses of a VM, of either family.
+const maxResolved = 8192
 
 func oldPolicies(c *nftables.Conn, t *nftables.Table) (policies, error) {
 	var out policies
@@ -226,46 +235,60 @@ func portElements(boxes []box) []nftables.SetElement {
 	return out
 }
 
-// open lets the policy pass an address that a domain was resolved to.
-func openResolved(c *nftables.Conn, p compiled, domain string, addrs []netip.Addr, ttl time.Duration) error {
+// errTooManyResolved means that what a VM may have open by name is full.
+var errTooManyResolved = errors.New("too many addresses are resolved: some must expire")
+
+// openResolved lets the policy pass addresses that a domain was resolved to. It asks
+// for the policy after it has seen the sets: a policy is written down before it is in
+// the kernel, so that what it says of the domain is no older than the sets. It begins
+// again if they are replaced meanwhile.
+func openResolved(c *nftables.Conn, policy func() (compiled, error), domain string, addrs []netip.Addr, ttl time.Duration) error {
 	t := &nftables.Table{Family: nftables.TableFamilyINet, Name: tableName}
-	sets, err := c.GetSets(t)
-	if err != nil {
-		return fmt.Errorf("list sets: %w", err)
-	}
-	for i, s := range p.domains {
-		if !s.names(domain) {
-			continue
+	for {
+		sets, err := c.GetSets(t)
+		if err != nil {
+			return fmt.Errorf("list sets: %w", err)
 		}
-		for _, six := range []bool{false, true} {
-			var elems []nftables.SetElement
-			for _, a := range addrs {
-				if a.Is6() == six {
-					elems = append(elems, nftables.SetElement{Key: a.AsSlice(), Timeout: ttl, Comment: domain})
-				}
-			}
-			if len(elems) == 0 {
+		p, err := policy()
+		if err != nil {
+			return err
+		}
+		for _, s := range p.domains {
+			if !s.names(domain) {
 				continue
 			}
-			prefix := resolvedSet + strconv.Itoa(i) + version(six) + "_"
-			for _, set := range sets {
-				if !strings.HasPrefix(set.Name, prefix) {
+			for _, six := range []bool{false, true} {
+				var elems []nftables.SetElement
+				for _, a := range addrs {
+					if a.Is6() == six {
+						elems = append(elems, nftables.SetElement{Key: a.AsSlice(), Timeout: ttl, Comment: domain})
+					}
+				}
+				i := slices.IndexFunc(sets, func(set *nftables.Set) bool { return strings.HasPrefix(set.Name, s.resolvedIn(six)+"_") })
+				if len(elems) == 0 || i < 0 {
 					continue
 				}
 				// An element that is there keeps its old time: it goes first.
-				if err := addElements(c, set, elems); err != nil {
-					return err
-				}
-				if err := deleteElements(c, set, elems); err != nil {
-					return err
-				}
-				if err := addElements(c, set, elems); err != nil {
+				if err := errors.Join(addElements(c, sets[i], elems), deleteElements(c, sets[i], elems), addElements(c, sets[i], elems)); err != nil {
 					return err
 				}
 			}
 		}
+		err = c.Flush()
+		if errors.Is(err, unix.ENFILE) {
+			return errTooManyResolved
+		}
+		if err != nil && !errors.Is(err, unix.ENOENT) {
+			return err
+		}
+		now, lerr := c.GetSets(t)
+		if lerr != nil {
+			return fmt.Errorf("list sets: %w", lerr)
+		}
+		if slices.EqualFunc(sets, now, func(a, b *nftables.Set) bool { return a.Name == b.Name }) {
+			return err
+		}
 	}
-	return c.Flush()
 }
 
 // names says whether one of the shape's domains is the name, or the name lies below

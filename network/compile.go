@@ -1,6 +1,8 @@
 package network
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -30,6 +32,7 @@ type step struct {
 // shape is what domain rules have besides the domain: what a resolved address is
 // opened for.
 type shape struct {
+	id      string // of the ports
 	domains []string
 	ports   []box // with any address
 }
@@ -164,7 +167,8 @@ func shapes(rules []microvm.EgressRule) []shape {
 			if r.Protocol == "icmp" {
 				ports = append(ports, box{ports[0].addr, [2]uint8{icmpv6, icmpv6}, allPorts[0]})
 			}
-			out = append(out, shape{ports: ports})
+			sum := sha256.Sum256([]byte(as.String()))
+			out = append(out, shape{id: hex.EncodeToString(sum[:4]), ports: ports})
 		}
 		out[i].domains = append(out[i].domains, r.Domain)
 	}

@@ -14,6 +14,7 @@ import (
 const (
 	maxDNSMessage = 1232 // over UDP: what passes unfragmented (DNS flag day 2020)
 	maxTTL        = 5 * time.Minute
+	maxAddrs      = 64 // of one answer; the rest is left out
 	// A connection is made after its name was resolved: that much time it has, however
 	// short the answer's TTL.
 	minOpen = 10 * time.Second
@@ -133,6 +134,7 @@ func (q query) parseAnswer(b []byte, id uint16, keep func(netip.Addr) bool) (ans
 		out.add(all[i])
 		chain = append(chain, to)
 	}
+	seen := 0
 	for _, r := range all {
 		if r.Header.Type != q.question.Type || !sameName(r.Header.Name, chain[len(chain)-1]) {
 			continue
@@ -145,6 +147,9 @@ func (q query) parseAnswer(b []byte, id uint16, keep func(netip.Addr) bool) (ans
 			a = netip.AddrFrom16(body.AAAA)
 		default:
 			continue
+		}
+		if seen++; seen > maxAddrs {
+			break
 		}
 		if keep(a) {
 			out.addrs = append(out.addrs, a)

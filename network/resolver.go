@@ -43,6 +43,7 @@ type resolver struct {
 	cancel context.CancelFunc
 
 	policy atomic.Pointer[namePolicy]
+	warned atomic.Int64 // when, in nanoseconds of Unix time
 }
 
 // namePolicy is a policy as it was when its file was read.
@@ -270,7 +271,7 @@ func (r *resolver) answer(msg []byte, size int) []byte {
 		out, err = q.truncated()
 	}
 	if err != nil {
-		r.m.cfg.Log.Error("a name query can't be answered", "vm", r.uid, "err", err)
+		r.warn("a name query can't be answered", "err", err)
 		return nil
 	}
 	return out
@@ -279,7 +280,7 @@ func (r *resolver) answer(msg []byte, size int) []byte {
 func (r *resolver) lookUp(q query) (dnsmessage.RCode, []dnsmessage.Resource) {
 	p, err := r.current()
 	if err != nil {
-		r.m.cfg.Log.Error("the policy of a VM can't be read: its names do not resolve", "vm", r.uid, "err", err)
+		r.warn("the policy of a VM can't be read: its names do not resolve", "err", err)
 		return dnsmessage.RCodeServerFailure, nil
 	}
 	name := q.name()
@@ -299,20 +300,44 @@ func (r *resolver) lookUp(q query) (dnsmessage.RCode, []dnsmessage.Resource) {
 	defer cancel()
 	a, err := r.m.askServers(ctx, q, p.servers, func(a netip.Addr) bool { return r.m.mayOpen(p.policy, a) })
 	if err != nil {
-		r.m.cfg.Log.Warn("a name does not resolve", "vm", r.uid, "name", name, "err", err)
+		r.warn("a name does not resolve", "name", name, "err", err)
 		return dnsmessage.RCodeServerFailure, nil
 	}
 	if len(a.addrs) > 0 && len(p.policy.domains) > 0 {
 		// Before the guest knows them.
 		err := r.m.insideNFT(r.index, func(c *nftables.Conn) error {
-			return openResolved(c, p.policy, name, a.addrs, max(a.ttl, minOpen))
+			return openResolved(c, func() (compiled, error) { return r.stillOpens(name, a.addrs) }, name, a.addrs, max(a.ttl, minOpen))
 		})
 		if err != nil {
-			r.m.cfg.Log.Error("a resolved name can't be opened", "vm", r.uid, "name", name, "err", err)
+			r.warn("a resolved name can't be opened", "name", name, "err", err)
 			return dnsmessage.RCodeServerFailure, nil
 		}
 	}
 	return a.code, a.rrs
+}
+
+// stillOpens is the policy of now, which may be another than the one that the name was
+// looked up with.
+func (r *resolver) stillOpens(name string, addrs []netip.Addr) (compiled, error) {
+	r.policy.Store(nil)
+	p, err := r.current()
+	if err != nil {
+		return compiled{}, err
+	}
+	for _, a := range addrs {
+		if !p.mayResolve(name) || !r.m.mayOpen(p.policy, a) {
+			return compiled{}, errors.New("the policy was replaced meanwhile")
+		}
+	}
+	return p.policy, nil
+}
+
+// warn tells of what a guest can bring about as often as it likes, once a second.
+func (r *resolver) warn(msg string, args ...any) {
+	now := time.Now().UnixNano()
+	if last := r.warned.Load(); now-last > int64(time.Second) && r.warned.CompareAndSwap(last, now) {
+		r.m.cfg.Log.Warn(msg, append([]any{"vm", r.uid}, args...)...)
+	}
 }
 
 // mayResolve: names that a rule has; without such rules, all names for whom is not
