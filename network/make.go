@@ -181,12 +181,38 @@ func makeTAP(owner, group int) error {
 	return nil
 }
 
+// setMTU makes the TAP's MTU the guest's: for what is too large for it the namespace
+// sends the errors that a router does.
+func setMTU(ns string, mtu int) error {
+	err := netns.Inside(ns, func() error {
+		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			return err
+		}
+		defer unix.Close(fd)
+		req, err := unix.NewIfreq(TAP)
+		if err != nil {
+			return err
+		}
+		req.SetUint32(uint32(mtu))
+		return unix.IoctlIfreq(fd, unix.SIOCSIFMTU, req)
+	})
+	if err != nil {
+		return fmt.Errorf("set the MTU of %s to %d: %w", TAP, mtu, err)
+	}
+	return nil
+}
+
+const defaultMTU = 1500
+
 // sysctlsInside sets what the namespace needs; /proc/thread-self/net is the thread's
 // own namespace's, and so is /proc/sys/net.
 func sysctlsInside(six bool) error {
 	set := [][2]string{
 		{"ipv4/ip_forward", "1"},
 		{"ipv4/conf/all/accept_redirects", "0"},
+		{"ipv4/conf/all/accept_source_route", "0"}, // this and the next are as the host has them, else
+		{"ipv4/conf/all/route_localnet", "0"},
 		{"ipv4/conf/all/send_redirects", "0"},
 		{"ipv4/conf/default/send_redirects", "0"},
 	}

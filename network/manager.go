@@ -156,6 +156,9 @@ func (m *Manager) Acquire(ctx context.Context, uid string, opts microvm.Network)
 	if err := errors.Join(checkUID(uid), opts.Validate()); err != nil {
 		return fail(err)
 	}
+	if m.cfg.IPv6 && opts.MTU != 0 && opts.MTU < 1280 {
+		return fail(&microvm.FieldError{Field: "network.mtu", Value: strconv.Itoa(opts.MTU), Rule: "1,280 to 1,500 with IPv6 (RFC 8200)"})
+	}
 	if _, err := m.compile(opts); err != nil {
 		return fail(err)
 	}
@@ -326,6 +329,11 @@ func (m *Manager) join(d *slotDir, o owner) error {
 			err = errors.Join(m.checkPublished(c, o.Options.Publish, &p), err)
 		}
 		return fmt.Errorf("write the host's table %s: %w", m.table.t.Name, err)
+	}
+	if o.Options.MTU != 0 {
+		if err := setMTU(d.path("ns"), o.Options.MTU); err != nil {
+			return err
+		}
 	}
 	// Only now: the host lets nothing in any more that is not for the VM.
 	if err := m.policyInside(d, o.Options, false); err != nil {

@@ -56,7 +56,7 @@ func (m *Manager) takeBack(d *slotDir, o owner) error {
 	if err := m.forgetVM(o, p); err != nil {
 		return err
 	}
-	if keep && m.ctx.Err() == nil && m.clean(d) == nil {
+	if keep && m.ctx.Err() == nil && m.clean(d, o) == nil {
 		if err := os.Remove(d.path("owner")); err != nil {
 			return err
 		}
@@ -79,9 +79,14 @@ func (m *Manager) takeBack(d *slotDir, o owner) error {
 }
 
 // clean makes a slot as good as new: closed, no flow remembered, counters at zero.
-func (m *Manager) clean(d *slotDir) error {
+func (m *Manager) clean(d *slotDir, o owner) error {
 	if !netns.Is(d.path("ns")) {
 		return errors.New("the namespace is gone")
+	}
+	if o.Options.MTU != 0 {
+		if err := setMTU(d.path("ns"), defaultMTU); err != nil {
+			return err
+		}
 	}
 	if err := m.insideNFT(d.index, func(c *nftables.Conn) error { return setPolicy(c, compiled{shut: true}, false) }); err != nil {
 		return err
