@@ -98,6 +98,37 @@ func TestOnlyErrorsOfItsOwnFlowsLeaveAClosedVM(t *testing.T) {
 	}
 }
 
+// A ping is a flow, too.
+func TestPingsEndWithTheirPolicy(t *testing.T) {
+	w := testhost.NewWorld(t)
+	seen := captureOn(t, w.NS, "eth0")
+	m := openManager(t, nil)
+	peer := netip.MustParseAddr(w.Addr(10))
+	s := acquire(t, m, "a", microvm.Network{Egress: microvm.Egress{Allow: rules(t, w.Addr(10)+"/32:icmp", w.Addr(11)+"/32:udp")}})
+	g := newGuest(t, s)
+	ping := func(n byte) {
+		g.send(s, ip4(s.Guest.Addr(), peer, unix.IPPROTO_ICMP, icmp(8, 0, []byte{0, 7, 0, n}), 1, 0))
+	}
+	arrived := func(from string, n byte) bool {
+		return len(seen.find(func(p packetSeen) bool {
+			return p.from.String() == from && p.proto == unix.IPPROTO_ICMP && len(p.payload) >= 8 && p.payload[7] == n
+		})) > 0
+	}
+	ping(1)
+	eventually(t, "the ping is answered", func() bool { return arrived(w.Addr(10), 1) })
+	ping(2)
+	eventually(t, "the next is, too", func() bool { return arrived(w.Addr(10), 2) })
+	must(t, m.UpdateEgress(bg, "a", microvm.Egress{Allow: rules(t, w.Addr(10)+"/32:tcp", w.Addr(11)+"/32:udp")}))
+	ping(3)
+	g.send(s, ip4(s.Guest.Addr(), netip.MustParseAddr(w.Addr(11)), unix.IPPROTO_UDP, udp(80, "x"), 1, 0))
+	eventually(t, "what is allowed arrives", func() bool {
+		return len(seen.find(func(p packetSeen) bool { return p.to.String() == w.Addr(11) && p.proto == unix.IPPROTO_UDP })) > 0
+	})
+	if arrived(w.Addr(1), 3) {
+		t.Error("pings go on")
+	}
+}
+
 // What a guest says about its neighbourhood changes nothing in the namespace.
 func TestAGuestIsNoRouterAndNoNeighbourButItself(t *testing.T) {
 	w := testhost.NewWorld(t)

@@ -3,6 +3,7 @@ package network
 import (
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"slices"
 
@@ -57,7 +58,7 @@ func newHostTable(name string) *hostTable {
 
 // create makes the table if it is not there, in one transaction; another program's
 // that is there already is the same.
-func (h *hostTable) create(c *nftables.Conn, routed bool) error {
+func (h *hostTable) create(c *nftables.Conn, cfg Config) error {
 	_, err := c.ListTableOfFamily(h.t.Name, h.t.Family)
 	if err == nil {
 		return nil
@@ -73,7 +74,7 @@ func (h *hostTable) create(c *nftables.Conn, routed bool) error {
 			}
 		}
 	}
-	h.rules(c, routed)
+	h.rules(c, cfg)
 	err = c.Flush()
 	if errors.Is(err, unix.EEXIST) {
 		return nil // another program was faster
@@ -84,7 +85,7 @@ func (h *hostTable) create(c *nftables.Conn, routed bool) error {
 	return nil
 }
 
-func (h *hostTable) rules(c *nftables.Conn, routed bool) {
+func (h *hostTable) rules(c *nftables.Conn, cfg Config) {
 	pass := nftables.ChainPolicyAccept
 	base := func(name string, kind nftables.ChainType, hook *nftables.ChainHook, prio *nftables.ChainPriority) *nftables.Chain {
 		return c.AddChain(&nftables.Chain{Table: h.t, Name: name, Type: kind, Hooknum: hook, Priority: prio, Policy: &pass})
@@ -146,6 +147,11 @@ func (h *hostTable) rules(c *nftables.Conn, routed bool) {
 	}
 	add(between, drop())
 	add(forward, fromVM, toVM, goTo(between.Name))
+	// What is no VM's of the pool is nobody's beyond the host either: policies mean VMs.
+	add(forward, fromVM, family(false), daddr(false, reg0), inNet(cfg.Pool), drop())
+	if cfg.IPv6 {
+		add(forward, fromVM, family(true), daddr(true, reg0), inNet(cfg.Pool6), drop())
+	}
 	// Networks of containers and of other VMs; but a host may have its own way to the
 	// world by a bridge, and then what goes on there from the gateway is not of these.
 	for i, six := range sixes {
@@ -172,7 +178,7 @@ func (h *hostTable) rules(c *nftables.Conn, routed bool) {
 
 	post := base("masquerade", nftables.ChainTypeNAT, nftables.ChainHookPostrouting, nftables.ChainPriorityNATSource)
 	for i, six := range sixes {
-		if routed {
+		if cfg.Routed {
 			break
 		}
 		add(post, family(six), saddr(six, reg0), in(h.addrs[i]), meta(expr.MetaKeyOIFNAME, reg0), notIn(h.links), match{&expr.Masq{}})
@@ -181,10 +187,14 @@ func (h *hostTable) rules(c *nftables.Conn, routed bool) {
 	add(post, family(false), toVM, saddr(false, reg0), loopback(), match{&expr.Masq{}})
 }
 
-// loopback matches an IPv4 address in reg0.
-func loopback() match {
-	return rule(match{&expr.Bitwise{SourceRegister: reg0, DestRegister: reg0, Len: 4, Mask: []byte{255, 0, 0, 0}, Xor: make([]byte, 4)}}, is(127, 0, 0, 0))
+// inNet matches an address in reg0 that lies in a network.
+func inNet(p netip.Prefix) match {
+	size := p.Addr().BitLen() / 8
+	return rule(match{&expr.Bitwise{SourceRegister: reg0, DestRegister: reg0, Len: uint32(size), Mask: net.CIDRMask(p.Bits(), 8*size), Xor: make([]byte, size)}}, is(p.Addr().AsSlice()...))
 }
+
+// loopback matches an IPv4 address in reg0.
+func loopback() match { return inNet(netip.MustParsePrefix("127.0.0.0/8")) }
 
 // next is the register behind an address that was loaded into reg0.
 func next(six bool) uint32 {

@@ -220,3 +220,31 @@ func TestAPortOnLoopbackIsTheHostsAlone(t *testing.T) {
 		t.Errorf("arrived from %s", got.seen())
 	}
 }
+
+// A policy that names a VM, or a group, means no stranger with such an address beyond
+// the host.
+func TestAddressesOfThePoolDoNotLeaveTheHost(t *testing.T) {
+	w := testhost.NewWorld(t)
+	seen := captureOn(t, w.NS, "eth0")
+	must(t, netlink.RouteAdd(&netlink.Route{Gw: net.ParseIP(w.Addr(10))}))
+	m := openManager(t, func(c *Config) { c.Pool = netip.MustParsePrefix("10.120.0.0/24") })
+	gone, err := m.Acquire(bg, "gone", microvm.Network{Group: "x"})
+	must(t, err)
+	e := microvm.Egress{Allow: rules(t, gone.Address.String()+"/32", w.Addr(10)+"/32")}
+	a, b := acquire(t, m, "a", microvm.Network{Egress: e}), acquire(t, m, "b", microvm.Network{Egress: e, Group: "x"})
+	must(t, m.Release(bg, "gone"))
+	for _, s := range []Slot{a, b} {
+		g := newGuest(t, s)
+		for _, to := range []netip.Addr{gone.Address, netip.MustParseAddr("10.120.0.255"), netip.MustParseAddr(w.Addr(10))} {
+			g.send(s, ip4(s.Guest.Addr(), to, unix.IPPROTO_UDP, udp(80, "x"), 1, 0))
+		}
+	}
+	to := func(a string) int {
+		return len(seen.find(func(p packetSeen) bool { return p.to.String() == a && p.proto == unix.IPPROTO_UDP }))
+	}
+	eventually(t, "what the policies name arrives", func() bool { return to(w.Addr(10)) == 2 })
+	time.Sleep(testhost.Patience)
+	if n := to(gone.Address.String()) + to("10.120.0.255"); n > 0 {
+		t.Errorf("%d packets have left", n)
+	}
+}

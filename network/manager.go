@@ -319,7 +319,7 @@ func (m *Manager) join(d *slotDir, o owner) error {
 		return err
 	}
 	defer l.Close()
-	if err := m.table.create(c, m.cfg.Routed); err != nil {
+	if err := m.table.create(c, m.cfg); err != nil {
 		return err
 	}
 	e := entryOf(p, o.Options)
