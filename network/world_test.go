@@ -134,3 +134,13 @@ func (g *guest) doesNotReach(proto, addr string) {
 		g.t.Errorf("the guest reaches %s %s, as %s", proto, addr, got)
 	}
 }
+
+// reachesNone is doesNotReach for several at once.
+func (g *guest) reachesNone(proto string, addrs ...string) {
+	g.t.Helper()
+	var wg sync.WaitGroup
+	for _, a := range addrs {
+		wg.Go(func() { g.doesNotReach(proto, a) })
+	}
+	wg.Wait()
+}
