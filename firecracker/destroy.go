@@ -84,7 +84,7 @@ func (o *op) destroy(unreported bool) error {
 	o.Prepare(next)
 	switch {
 	case err == nil:
-		if err := o.endProcess(m); err != nil {
+		if err := o.endDestroyed(m); err != nil {
 			return err
 		}
 	case errors.Is(err, vmm.ErrGone):

@@ -168,10 +168,11 @@ type machine struct {
 	dir  *os.File // the run directory, for kept
 
 	released chan struct{} // closed by release
+	ending   chan struct{} // closed while a destroy ends it: see watchDeath
 }
 
 func newMachine(proc *vmm.Process, vmID string, ident record.Process) *machine {
-	return &machine{proc: proc, id: vmID, ident: ident, released: make(chan struct{})}
+	return &machine{proc: proc, id: vmID, ident: ident, released: make(chan struct{}), ending: make(chan struct{})}
 }
 
 func (m *machine) setID(id string) {
@@ -428,16 +429,51 @@ func (r *Runtime) register(uid string, m *machine, adopted bool) *machine {
 	if old != nil {
 		old.release()
 	}
+	r.watchDeath(uid, m)
+	return m
+}
+
+// watchDeath has the death of a VMM recorded, unless it is a destroy that ends it:
+// that one records it. The caller has added it to those that Close waits for.
+func (r *Runtime) watchDeath(uid string, m *machine) {
+	m.mu.Lock()
+	ending := m.ending
+	m.mu.Unlock()
 	go func() {
 		defer r.busy.Done()
 		select {
 		case <-m.proc.Done():
 			r.died(uid, m)
+		case <-ending:
 		case <-m.released:
 		case <-r.ctx.Done():
 		}
 	}()
-	return m
+}
+
+// endDestroyed ends the VMM of a VM that is being destroyed.
+func (o *op) endDestroyed(m *machine) error {
+	m.mu.Lock()
+	close(m.ending)
+	m.mu.Unlock()
+	err := o.endProcess(m)
+	if err == nil {
+		return nil
+	}
+	m.mu.Lock()
+	m.ending = make(chan struct{})
+	m.mu.Unlock()
+	o.r.busy.Add(1) // Close waits for this verb, too
+	r, uid := o.r, o.uid()
+	if !m.dead() {
+		r.watchDeath(uid, m)
+		return err
+	}
+	go func() {
+		defer r.busy.Done()
+		r.died(uid, m)
+	}()
+	return err
 }
 
 // drop releases a VMM, registered or not.

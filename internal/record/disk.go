@@ -70,8 +70,17 @@ func (s *Store) writeNext(dir, name string, contents []byte, durable bool) (err 
 // publish makes what was written next the file's contents.
 func publish(dir, name string) error {
 	next := nextName(dir, name)
-	if err := os.Rename(next, filepath.Join(dir, name)); err != nil {
+	if err := rename(next, filepath.Join(dir, name)); err != nil {
 		return errors.Join(fmt.Errorf("write %s: %w", name, err), ignoreMissing(os.Remove(next)))
+	}
+	return nil
+}
+
+// rename is os.Rename without its look at the new name, which is never a
+// directory's.
+func rename(from, to string) error {
+	if err := unix.Rename(from, to); err != nil {
+		return &os.LinkError{Op: "rename", Old: from, New: to, Err: err}
 	}
 	return nil
 }

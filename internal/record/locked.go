@@ -214,7 +214,7 @@ func (l *Locked) ClearIntent() error {
 	if l.Rec != nil && l.Rec.Status == microvm.StatusDestroyed { // no verb will have another
 		return errors.Join(ignoreMissing(os.Remove(path)), ignoreMissing(os.Remove(next)))
 	}
-	return ignoreMissing(os.Rename(path, next))
+	return ignoreMissing(rename(path, next))
 }
 
 // Rename gives the VM another name: ErrVMExists if it is taken. The intent must

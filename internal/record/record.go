@@ -9,6 +9,7 @@
 package record
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -175,14 +176,15 @@ func readJSON(path string, into any) error {
 	if !st.Mode().IsRegular() {
 		return fmt.Errorf("%w: %s is no regular file", ErrUnreadable, path)
 	}
-	b, err := io.ReadAll(io.LimitReader(f, maxBytes+1))
-	if err != nil {
+	var b bytes.Buffer
+	b.Grow(int(min(st.Size(), maxBytes)) + bytes.MinRead)
+	if _, err := b.ReadFrom(io.LimitReader(f, maxBytes+1)); err != nil {
 		return fmt.Errorf("read %s: %w", path, err)
 	}
-	if len(b) > maxBytes {
+	if b.Len() > maxBytes {
 		return fmt.Errorf("%w: %s has more than %d bytes", ErrUnreadable, path, maxBytes)
 	}
-	if err := json.Unmarshal(b, into); err != nil {
+	if err := json.Unmarshal(b.Bytes(), into); err != nil {
 		return fmt.Errorf("%w: %s: %w", ErrUnreadable, path, err)
 	}
 	return nil
