@@ -333,7 +333,7 @@ func TestAGuestThatALateVMMHasPausedIsNotForgotten(t *testing.T) {
 			api := fcapi.New(filepath.Join(r.store.Dir("a"), runName, apiSocket))
 			defer api.Close()
 			eventually(t, "nothing is left to be done", func() bool {
-				return !isThere(filepath.Join(r.store.Dir("a"), "intent.json"))
+				return idle(t, r, "a")
 			})
 			info, err := api.Describe(bg)
 			must(t, err)

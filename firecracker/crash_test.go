@@ -9,7 +9,6 @@ import (
 	"go/parser"
 	"go/token"
 	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -279,7 +278,7 @@ func disturb(t *testing.T, s scenario, point, how, before, after string) {
 	views, err := r.ListVMs(bg)
 	must(t, err)
 	for _, v := range views {
-		if _, err := os.Lstat(filepath.Join(r.store.Dir(v.ID), "intent.json")); err == nil && how == "error" && got == after && !unfinished && s.verb.Verb != "stop" {
+		if in, err := r.store.Intent(v.ID); (err != nil || in != nil) && how == "error" && got == after && !unfinished && s.verb.Verb != "stop" {
 			t.Errorf("%s still has an intent", v.ID)
 		}
 		switch v.Status {

@@ -79,7 +79,7 @@ func TestADiskThatFailsHalvesNothing(t *testing.T) {
 		for _, step := range steps {
 			counts[step]++
 		}
-		delete(counts, "write .intent.json.tmp") // as a full disk does
+		delete(counts, "write intent.json") // as a full disk does
 		for step, n := range counts {
 			// The first and the last time.
 			for _, nth := range slices.Compact([]int{0, n - 1}) {

@@ -116,7 +116,15 @@ func (o *op) intend(change func(*record.Intent)) error {
 	if change != nil {
 		change(&in)
 	}
-	return o.SetIntent(in)
+	first := o.Intent == nil || o.Intent.Verb != o.verb
+	if err := o.SetIntent(in); err != nil || !first {
+		return err
+	}
+	switch {
+	case o.verb == "rename", o.verb == "snapshot", o.verb == verbDeleteSnapshot, in.Mode == microvm.StopModeHibernate:
+		return o.SyncIntent()
+	}
+	return nil
 }
 
 func (o *op) uid() string {

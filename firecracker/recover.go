@@ -164,7 +164,10 @@ func (rec *recovery) adoptAll(ctx context.Context, ids []string) (rest []string,
 func (rec *recovery) adoptOne(id string) bool {
 	dir := rec.r.store.Dir(id)
 	vm, err := rec.r.store.Load(id)
-	if err != nil || isThere(filepath.Join(dir, "intent.json")) {
+	if err != nil {
+		return false
+	}
+	if in, err := rec.r.store.Intent(id); err != nil || in != nil {
 		return false
 	}
 	if rec.r.cutForks(vm) {

@@ -113,10 +113,18 @@ func standStill(t *testing.T, name string, s scenario, then string) {
 	}
 }
 
+// idle says that no verb is under way, or was cut off.
+func idle(t *testing.T, r *Runtime, id string) bool {
+	t.Helper()
+	in, err := r.store.Intent(id)
+	must(t, err)
+	return in == nil
+}
+
 // runsOn makes the guest run, whatever the VM is now.
 func runsOn(t *testing.T, r *Runtime, id string) {
 	t.Helper()
-	eventually(t, "the verb that failed is forgotten", func() bool { return !isThere(filepath.Join(r.store.Dir(id), "intent.json")) })
+	eventually(t, "the verb that failed is forgotten", func() bool { return idle(t, r, id) })
 	if v := mustGet(t, r, id); v.Status != microvm.StatusRunning {
 		must(t, r.StartVM(bg, id))
 	}

@@ -28,6 +28,7 @@ type Locked struct {
 	store   *Store
 	release func()
 	draft   *draft // nil: none
+	intents intents
 }
 
 // Reserve takes a name for a new VM, with its lock and its intent, in one
@@ -53,11 +54,11 @@ func (s *Store) Reserve(ctx context.Context, id string, in Intent) (*Locked, err
 	}
 	l := &Locked{ID: id, Dir: tmp, store: s, release: release}
 	if err := l.SetIntent(in); err != nil {
-		release()
+		l.Unlock()
 		return nil, undo(err)
 	}
 	if err := unix.Renameat2(unix.AT_FDCWD, tmp, unix.AT_FDCWD, s.Dir(id), unix.RENAME_NOREPLACE); err != nil {
-		release()
+		l.Unlock()
 		if errors.Is(err, unix.EEXIST) || errors.Is(err, unix.ENOTEMPTY) {
 			err = microvm.ErrVMExists
 		}
@@ -113,7 +114,7 @@ func (s *Store) lock(ctx context.Context, id string, wait bool) (*Locked, error)
 			err = nil // for recovery
 		}
 		if err == nil {
-			l.Intent, err = readIntent(path)
+			l.Intent, err = l.intents.open(path)
 			if errors.Is(err, ErrUnreadable) {
 				// It was never fsynced: after a crash of the host it may be
 				// empty. That some verb was under way is all that is known.
@@ -121,7 +122,7 @@ func (s *Store) lock(ctx context.Context, id string, wait bool) (*Locked, error)
 			}
 		}
 		if err != nil {
-			release()
+			l.Unlock()
 			return nil, err
 		}
 		return l, nil
@@ -140,6 +141,7 @@ func sameFile(f *os.File, path string) bool {
 // Unlock lets the next verb in.
 func (l *Locked) Unlock() {
 	l.dropDraft()
+	l.intents.close()
 	l.release()
 }
 
@@ -185,37 +187,6 @@ func (l *Locked) save(sync func() error) error {
 
 // SyncDir makes the names in the VM's directory durable.
 func (l *Locked) SyncDir() error { return l.store.syncDir(l.Dir) }
-
-// SetIntent says what is about to be done. It changes places with the one before,
-// whose file the next one is written into: to make and remove a file for each
-// step of each verb is what costs most of a verb's time on some file systems.
-func (l *Locked) SetIntent(in Intent) error {
-	b, err := encode(intentFile, in)
-	if err == nil {
-		err = l.store.writeNext(l.Dir, intentFile, b, false)
-	}
-	if err != nil {
-		return err
-	}
-	path, next := filepath.Join(l.Dir, intentFile), nextName(l.Dir, intentFile)
-	if l.Intent == nil || unix.Renameat2(unix.AT_FDCWD, next, unix.AT_FDCWD, path, unix.RENAME_EXCHANGE) != nil {
-		err = publish(l.Dir, intentFile) // there is none, or the file system can't
-	}
-	if err == nil {
-		l.Intent = &in
-	}
-	return err
-}
-
-// ClearIntent says that the verb is over.
-func (l *Locked) ClearIntent() error {
-	l.Intent = nil
-	path, next := filepath.Join(l.Dir, intentFile), nextName(l.Dir, intentFile)
-	if l.Rec != nil && l.Rec.Status == microvm.StatusDestroyed { // no verb will have another
-		return errors.Join(ignoreMissing(os.Remove(path)), ignoreMissing(os.Remove(next)))
-	}
-	return ignoreMissing(rename(path, next))
-}
 
 // Rename gives the VM another name: ErrVMExists if it is taken. The intent must
 // name the new id before.

@@ -3,8 +3,9 @@
 // which verb is under way, and a lock that several processes share.
 //
 //	<root>/<id>/vm.json      the record: always whole, fsynced
-//	<root>/<id>/intent.json  the verb in flight; not fsynced, for what it speaks
-//	                         of (processes) does not outlive the host either
+//	<root>/<id>/intent.json  the verb in flight, null when there is none; written
+//	                         in place, and fsynced only by verbs that leave more
+//	                         than processes, which do not outlive the host either
 //	<root>/<id>/lock         flock(2), held for the length of a verb
 package record
 
@@ -158,36 +159,53 @@ type Intent struct {
 	Snapshot string `json:"snapshot,omitempty"`
 }
 
-// readJSON reads a bounded regular file of a VM's directory, never through a
-// link.
 func readJSON(path string, into any) error {
-	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
-	if err != nil {
-		if errors.Is(err, unix.ELOOP) {
-			return fmt.Errorf("%w: %s is a symbolic link", ErrUnreadable, path)
-		}
-		return err
-	}
-	defer f.Close()
-	st, err := f.Stat()
+	f, b, err := readFile(path, os.O_RDONLY)
 	if err != nil {
 		return err
 	}
-	if !st.Mode().IsRegular() {
-		return fmt.Errorf("%w: %s is no regular file", ErrUnreadable, path)
-	}
-	var b bytes.Buffer
-	b.Grow(int(min(st.Size(), maxBytes)) + bytes.MinRead)
-	if _, err := b.ReadFrom(io.LimitReader(f, maxBytes+1)); err != nil {
-		return fmt.Errorf("read %s: %w", path, err)
-	}
-	if b.Len() > maxBytes {
-		return fmt.Errorf("%w: %s has more than %d bytes", ErrUnreadable, path, maxBytes)
-	}
-	if err := json.Unmarshal(b.Bytes(), into); err != nil {
+	f.Close()
+	if err := json.Unmarshal(b, into); err != nil {
 		return fmt.Errorf("%w: %s: %w", ErrUnreadable, path, err)
 	}
 	return nil
+}
+
+// readFile opens and reads a bounded regular file of a VM's directory, never
+// through a link. The caller closes it.
+func readFile(path string, flag int) (*os.File, []byte, error) {
+	f, err := os.OpenFile(path, flag|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		if errors.Is(err, unix.ELOOP) {
+			err = fmt.Errorf("%w: %s is a symbolic link", ErrUnreadable, path)
+		}
+		return nil, nil, err
+	}
+	b, err := readAll(f, path)
+	if err != nil {
+		f.Close()
+		return nil, nil, err
+	}
+	return f, b, nil
+}
+
+func readAll(f *os.File, path string) ([]byte, error) {
+	st, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if !st.Mode().IsRegular() {
+		return nil, fmt.Errorf("%w: %s is no regular file", ErrUnreadable, path)
+	}
+	var b bytes.Buffer
+	b.Grow(int(min(st.Size(), maxBytes)) + bytes.MinRead) // one read, and one for its end
+	if _, err := b.ReadFrom(io.LimitReader(f, maxBytes+1)); err != nil {
+		return nil, fmt.Errorf("read %s: %w", path, err)
+	}
+	if b.Len() > maxBytes {
+		return nil, fmt.Errorf("%w: %s has more than %d bytes", ErrUnreadable, path, maxBytes)
+	}
+	return b.Bytes(), nil
 }
 
 func encode(name string, v any) ([]byte, error) {

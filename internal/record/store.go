@@ -165,15 +165,22 @@ func validUID(uid string) error {
 // Intent reads which verb is under way on a VM, without any lock; nil if none.
 func (s *Store) Intent(id string) (*Intent, error) { return readIntent(s.Dir(id)) }
 
+// readIntent looks again when it has met the file half written; one that stays so
+// was emptied by a crash of the host.
 func readIntent(dir string) (*Intent, error) {
-	in := &Intent{}
-	if err := readJSON(filepath.Join(dir, intentFile), in); err != nil {
-		if errors.Is(err, os.ErrNotExist) {
+	path := filepath.Join(dir, intentFile)
+	for looks := 1; ; looks++ {
+		var in *Intent
+		err := readJSON(path, &in)
+		switch {
+		case err == nil:
+			return in, nil
+		case errors.Is(err, os.ErrNotExist):
 			return nil, nil
+		case !errors.Is(err, ErrUnreadable) || looks == 5:
+			return nil, err
 		}
-		return nil, err
 	}
-	return in, nil
 }
 
 // acquire takes the in-process lock of a directory, then its flock.
