@@ -39,6 +39,21 @@ func New(socketPath string) *Client {
 	return c
 }
 
+// NewConnected is New with a connection to the VMM, which the client takes over;
+// nil is none.
+func NewConnected(socketPath string, nc net.Conn) (*Client, error) {
+	c := New(socketPath)
+	if nc == nil {
+		return c, nil
+	}
+	cn, err := newConn(nc)
+	if err != nil {
+		return nil, errors.Join(err, nc.Close())
+	}
+	c.conn = cn
+	return c, nil
+}
+
 // CheckVersion makes all later calls fail with an *UnsupportedError, and send
 // nothing, when the release v does not understand them; see Supports. Without
 // it the VMM decides: it refuses nearly all that it does not know with status

@@ -367,3 +367,36 @@ func serveOne(t *testing.T, nc net.Conn, s string) {
 		t.Errorf("write: %v", err)
 	}
 }
+
+func TestAClientTakesOverAConnection(t *testing.T) {
+	t.Parallel()
+	f := newFake(t, always(noContent))
+	nc, err := net.Dial("unix", f.socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := NewConnected("/nonexistent/api.sock", nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := c.Pause(t.Context()); err != nil {
+			t.Error(err)
+		}
+	}
+	if err := c.Close(); err != nil {
+		t.Error(err)
+	}
+	if c, err = NewConnected(f.socket, nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Pause(t.Context()); err != nil {
+		t.Errorf("without one: %v", err)
+	}
+	if err := c.Close(); err != nil {
+		t.Error(err)
+	}
+	if n := f.conns.Load(); n != 2 {
+		t.Errorf("%d connections, want 2", n)
+	}
+}

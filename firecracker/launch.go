@@ -67,10 +67,13 @@ func (o *op) meet(m *machine) error {
 	ctx, cancel := context.WithTimeout(o.ctx, o.r.cfg.SocketReadyTimeout)
 	defer cancel()
 	o.stage = "wait for the API"
-	if err := vmm.WaitReady(ctx, m.proc, o.runDir(), apiSocket); err != nil {
-		if o.ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded) {
-			err = fmt.Errorf("no API after %s: %w", o.r.cfg.SocketReadyTimeout, err)
-		}
+	conn, err := vmm.Connect(ctx, m.proc, o.runDir(), apiSocket)
+	if err == nil {
+		err = m.connected(o.run(apiSocket), conn)
+	} else if o.ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded) {
+		err = fmt.Errorf("no API after %s: %w", o.r.cfg.SocketReadyTimeout, err)
+	}
+	if err != nil {
 		return err
 	}
 	// What was started may have been a wrapper: by now it is the VMM itself.

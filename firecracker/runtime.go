@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -198,6 +199,18 @@ func (m *machine) client(path string) *fcapi.Client {
 		m.api, m.path = fcapi.New(path), path
 	}
 	return m.api
+}
+
+// connected makes a connection to the API that of a new machine's client.
+func (m *machine) connected(path string, conn net.Conn) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	api, err := fcapi.NewConnected(path, conn)
+	if err != nil {
+		return fmt.Errorf("connect to %s: %w", path, err)
+	}
+	m.api, m.path = api, path
+	return nil
 }
 
 func (m *machine) release() {

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
+	"os"
 	"path/filepath"
 	"time"
 
@@ -35,10 +37,35 @@ const retryStep = 300 * time.Microsecond
 // once with an *ExitedError when p dies, with a *SocketInUseError when another
 // process listens there, and with ctx.Err() (wrapped) when ctx ends.
 func WaitReady(ctx context.Context, p *Process, dir, name string) error {
+	fd, err := waitReady(ctx, p, dir, name)
+	if fd >= 0 {
+		_ = unix.Close(fd)
+	}
+	return err
+}
+
+// Connect is WaitReady that keeps its connection, whose other end p is proven to
+// be. There is none (nil) where the kernel does not tell who it is.
+func Connect(ctx context.Context, p *Process, dir, name string) (net.Conn, error) {
+	fd, err := waitReady(ctx, p, dir, name)
+	if err != nil || fd < 0 {
+		return nil, err
+	}
+	f := os.NewFile(uintptr(fd), name)
+	defer f.Close() // FileConn has its own descriptor
+	c, err := net.FileConn(f)
+	if err != nil {
+		return nil, fmt.Errorf("connect to %s: %w", filepath.Join(dir, name), err)
+	}
+	return c, nil
+}
+
+// waitReady returns the connection to p's socket, -1 if there is none.
+func waitReady(ctx context.Context, p *Process, dir, name string) (int, error) {
 	path := filepath.Join(dir, name)
 	d, err := openDir(dir, name)
 	if err != nil {
-		return fmt.Errorf("wait for socket %s: %w", path, err)
+		return -1, fmt.Errorf("wait for socket %s: %w", path, err)
 	}
 	defer d.Close()
 	created, stop := p.watcher.newFiles(d)
@@ -46,14 +73,20 @@ func WaitReady(ctx context.Context, p *Process, dir, name string) error {
 	timer := time.NewTimer(retryStep)
 	defer timer.Stop()
 	for {
-		pid, err := owner(d, name)
+		fd, pid, err := connect(d, name)
 		switch {
-		case err == nil && (pid == p.id.PID || pid == 0):
-			return nil
+		case err == nil && pid == p.id.PID:
+			return fd, nil
+		case err == nil && fd >= 0:
+			_ = unix.Close(fd)
+		}
+		switch {
+		case err == nil && pid == 0:
+			return -1, nil
 		case err == nil:
-			return fmt.Errorf("wait for socket: %w", &SocketInUseError{Path: path, PID: pid})
+			return -1, fmt.Errorf("wait for socket: %w", &SocketInUseError{Path: path, PID: pid})
 		case !errors.Is(err, errRefused) && !errors.Is(err, unix.ENOENT):
-			return fmt.Errorf("wait for socket %s: %w", path, err)
+			return -1, fmt.Errorf("wait for socket %s: %w", path, err)
 		}
 		var retry <-chan time.Time
 		if created == nil || errors.Is(err, errRefused) {
@@ -68,9 +101,9 @@ func WaitReady(ctx context.Context, p *Process, dir, name string) error {
 		case <-retry:
 		case <-p.done:
 			status, known := p.Exit()
-			return fmt.Errorf("wait for socket %s: %w", path, &ExitedError{PID: p.id.PID, Status: status, Known: known})
+			return -1, fmt.Errorf("wait for socket %s: %w", path, &ExitedError{PID: p.id.PID, Status: status, Known: known})
 		case <-ctx.Done():
-			return fmt.Errorf("wait for socket %s of process %d: %w", path, p.id.PID, ctx.Err())
+			return -1, fmt.Errorf("wait for socket %s of process %d: %w", path, p.id.PID, ctx.Err())
 		}
 	}
 }

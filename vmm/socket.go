@@ -96,13 +96,22 @@ func openDir(dir, name string) (*os.File, error) {
 	return os.OpenFile(dir, unix.O_PATH|unix.O_DIRECTORY, 0)
 }
 
-// owner connects without ever waiting.
+// owner says who listens on a socket, without ever waiting.
 func owner(dir *os.File, name string) (int, error) {
-	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
-	if err != nil {
-		return 0, os.NewSyscallError("socket", err)
+	fd, pid, err := connect(dir, name)
+	if fd >= 0 {
+		_ = unix.Close(fd)
 	}
-	defer unix.Close(fd)
+	return pid, err
+}
+
+// connect never waits. pid is 0, and fd may be -1, where the kernel does not say
+// who listens.
+func connect(dir *os.File, name string) (fd, pid int, err error) {
+	fd, err = unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return -1, 0, os.NewSyscallError("socket", err)
+	}
 	addr := &unix.SockaddrUnix{Name: "/proc/self/fd/" + strconv.Itoa(int(dir.Fd())) + "/" + name}
 	for {
 		err = unix.Connect(fd, addr)
@@ -110,18 +119,22 @@ func owner(dir *os.File, name string) (int, error) {
 			break
 		}
 	}
-	switch {
-	case err == nil:
-	case errors.Is(err, unix.EAGAIN):
-		return 0, nil // its queue is full: it is alive, but does not say who it is
-	case errors.Is(err, unix.ECONNREFUSED):
-		return 0, errRefused
-	default:
-		return 0, os.NewSyscallError("connect", err)
+	if err == nil {
+		var cred *unix.Ucred
+		if cred, err = unix.GetsockoptUcred(fd, unix.SOL_SOCKET, unix.SO_PEERCRED); err == nil {
+			return fd, int(cred.Pid), nil
+		}
+		err = os.NewSyscallError("getsockopt SO_PEERCRED", err)
+	} else {
+		switch {
+		case errors.Is(err, unix.EAGAIN):
+			err = nil // its queue is full: it is alive, but does not say who it is
+		case errors.Is(err, unix.ECONNREFUSED):
+			err = errRefused
+		default:
+			err = os.NewSyscallError("connect", err)
+		}
 	}
-	cred, err := unix.GetsockoptUcred(fd, unix.SOL_SOCKET, unix.SO_PEERCRED)
-	if err != nil {
-		return 0, os.NewSyscallError("getsockopt SO_PEERCRED", err)
-	}
-	return int(cred.Pid), nil
+	_ = unix.Close(fd)
+	return -1, 0, err
 }

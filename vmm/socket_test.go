@@ -231,3 +231,40 @@ func TestAListenerWithAFullQueueIsInUse(t *testing.T) {
 		_ = unix.Connect(c, &unix.SockaddrUnix{Name: dir + "/a.sock"}) // fills the queue
 	}
 }
+
+func TestConnectKeepsTheConnectionThatItHasProven(t *testing.T) {
+	t.Parallel()
+	w := newWatcher(t)
+	for _, dir := range []string{t.TempDir(), deepDir(t)} {
+		c := helperCommand(t, "serve a.sock 10ms")
+		c.Dir = dir
+		p := start(t, w, c)
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		conn, err := Connect(ctx, p, dir, "a.sock")
+		cancel()
+		if err != nil {
+			t.Fatal(err)
+		}
+		raw, err := conn.(*net.UnixConn).SyscallConn()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := raw.Control(func(fd uintptr) {
+			cred, err := unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
+			if err != nil || int(cred.Pid) != p.PID() {
+				t.Errorf("the other end is %+v, %v, want process %d", cred, err, p.PID())
+			}
+		}); err != nil {
+			t.Error(err)
+		}
+		if err := conn.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	dir := t.TempDir()
+	listen(t, dir, "a.sock")
+	var used *SocketInUseError
+	if conn, err := Connect(t.Context(), start(t, w, sleeper()), dir, "a.sock"); conn != nil || !errors.As(err, &used) {
+		t.Errorf("another process's socket: %v, %v", conn, err)
+	}
+}
