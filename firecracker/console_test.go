@@ -46,7 +46,7 @@ func (c *lineCheck) add(t *testing.T, k console.Chunk) {
 		if !whole {
 			return
 		}
-		c.half = bytes.Clone(rest)
+		c.half = rest
 		n, ok := numberOf(string(line))
 		switch {
 		case c.afterGap:
