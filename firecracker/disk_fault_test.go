@@ -72,6 +72,7 @@ func TestADiskThatFailsHalvesNothing(t *testing.T) {
 		must(t, s.verb.run(bg, r))
 		steps := disk.steps()
 		after := situation(t, r)
+		endAll(t, r) // its published port is wanted
 		if len(steps) == 0 {
 			t.Errorf("%s writes nothing", name)
 		}
