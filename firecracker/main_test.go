@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math/rand/v2"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -197,7 +199,17 @@ type step struct {
 func (s step) run(ctx context.Context, r *Runtime) error {
 	switch s.Verb {
 	case "create":
-		return r.CreateVMWithSpec(ctx, s.ID, s.Spec)
+		spec := s.Spec.Clone()
+		if n := spec.Network; n != nil {
+			// VMs of many tests and programs live at once: each has an address of the
+			// host for itself.
+			for i := range n.Publish {
+				k := rand.Uint32()
+				n.Publish[i].HostIP = netip.AddrFrom4([4]byte{127, byte(k), byte(k >> 8), byte(k>>16) | 1})
+				n.Publish[i].HostPort = 20000 + uint16(k>>24)
+			}
+		}
+		return r.CreateVMWithSpec(ctx, s.ID, spec)
 	case "start":
 		return r.StartVM(ctx, s.ID)
 	case "stop":
@@ -435,7 +447,7 @@ func filesLeft(stateDir string) (left []string) {
 		}
 		parts := strings.Split(rel, "/")
 		switch {
-		case rel == networksName+"/uids":
+		case rel == networksName+"/uids", rel == networksName+"/addresses.json":
 		case parts[0] == networksName && len(parts) == 2 && d.IsDir():
 			left = append(left, rel)
 		case rel == networksName+"/table.lock":
