@@ -109,7 +109,7 @@ func (rec *recovery) run(ctx context.Context) error {
 		rec.mend(ctx, id)
 	}
 	if err := rec.reconcileNetworks(ctx); err != nil {
-		return err
+		rec.aside(networksName, err) // queries go on
 	}
 	return rec.removeLeftovers()
 }

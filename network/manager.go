@@ -75,7 +75,10 @@ func Open(cfg Config) (*Manager, error) {
 	m := &Manager{cfg: cfg, host: host, rt: rt, byUID: map[string]int{}, resolvers: map[string]*resolver{}, drops: map[string]*dropLog{}}
 	m.table = newHostTable(tableOf(cfg.Dir))
 	m.ctx, m.cancel = context.WithCancel(context.Background())
-	indexes, err := m.indexes()
+	var indexes []int
+	if err = m.keepAddresses(); err == nil {
+		indexes, err = m.indexes()
+	}
 	if err != nil {
 		m.Close()
 		return nil, fmt.Errorf("network: %w", err)
@@ -266,9 +269,8 @@ func (m *Manager) claim(ctx context.Context, o *owner) (*slotDir, error) {
 // reserve takes an index, and says whether the slot is whole; nil if it is somebody's,
 // or if it is ready and no owner wants it.
 func (m *Manager) reserve(index int, o *owner) (*slotDir, bool, error) {
-	err := os.Mkdir(m.slotPath(index), 0o700)
-	made := err == nil
-	if err != nil && !errors.Is(err, os.ErrExist) {
+	made, err := m.mkdirSlot(index)
+	if err != nil {
 		return nil, false, err
 	}
 	d, err := m.lockSlot(index)

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -83,5 +84,35 @@ func TestNamespacesAreShownToIPNetnsWhenThatIsAskedFor(t *testing.T) {
 	must(t, quiet.Release(bg, "b"))
 	if _, err := os.Lstat(shown); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestTheAddressesOfSlotsDoNotChangeUnderThem(t *testing.T) {
+	testhost.Need(t)
+	c := Config{Dir: t.TempDir(), Pool: netip.MustParsePrefix("10.116.0.0/24")}
+	m := openOver(t, c)
+	acquire(t, m, "a", microvm.Network{})
+	for _, change := range []func(*Config){
+		func(c *Config) { c.Pool = netip.MustParsePrefix("10.116.0.0/31") },
+		func(c *Config) { c.Guest = netip.MustParsePrefix("172.31.0.2/30") },
+		func(c *Config) { c.IPv6 = true },
+	} {
+		other := c
+		change(&other)
+		if o, err := Open(other); err == nil {
+			o.Close()
+			t.Errorf("%+v is taken", other)
+		} else if !errors.Is(err, microvm.ErrInvalidSpec) || !strings.Contains(err.Error(), "pool 10.116.0.0/24") {
+			t.Error(err)
+		}
+	}
+	must(t, m.Release(bg, "a"))
+	c.Pool = netip.MustParsePrefix("10.117.0.0/24")
+	s := acquire(t, openOver(t, c), "b", microvm.Network{})
+	if !c.Pool.Contains(s.Address) {
+		t.Errorf("address %v", s.Address)
+	}
+	if _, err := m.Acquire(bg, "c", microvm.Network{}); err == nil {
+		t.Error("the former one goes on with other addresses")
 	}
 }

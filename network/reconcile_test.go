@@ -77,7 +77,7 @@ func left(t testing.TB, c Config) (out []string) {
 			t.Fatal(err)
 		}
 		for _, f := range files {
-			if f.Name() != "table.lock" && f.Name() != "uids" {
+			if f.Name() != "table.lock" && f.Name() != "uids" && f.Name() != addressesFile {
 				out = append(out, "file "+f.Name())
 			}
 		}
