@@ -135,6 +135,7 @@ func (o *op) create(p program, stage func() error) (*launched, error) {
 // configure starts a VMM and tells it all that comes before InstanceStart. That p
 // can boot the spec is known.
 func (o *op) configure(p program, spawned, configured failpoint) (*launched, error) {
+	o.Rec.Guest = nil // it will be told
 	m, err := o.spawn(p)
 	if err != nil {
 		return nil, err

@@ -135,7 +135,7 @@ func destroyed(rec *record.Record, at time.Time, unreported bool) {
 		rec.StoppedAt = at
 	}
 	rec.Status, rec.DestroyedAt, rec.Trouble = microvm.StatusDestroyed, at, ""
-	rec.Process, rec.Disks, rec.Hibernated, rec.ColdBoot, rec.Base, rec.Addresses = nil, nil, false, false, nil, nil
+	rec.Process, rec.Disks, rec.Hibernated, rec.ColdBoot, rec.Base, rec.Addresses, rec.Guest = nil, nil, false, false, nil, nil, nil
 	rec.DestroyUnreported = unreported
 }
 

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -66,10 +67,14 @@ func (o *op) joinNetwork() error {
 		return o.r.networkError(err)
 	}
 	o.slot = &s
-	o.Rec.Addresses = []netip.Addr{s.Address}
+	addresses, guest := []netip.Addr{s.Address}, []netip.Prefix{s.Guest}
 	if s.Address6.IsValid() {
-		o.Rec.Addresses = append(o.Rec.Addresses, s.Address6)
+		addresses, guest = append(addresses, s.Address6), append(guest, s.Guest6)
 	}
+	if has := o.Rec.Guest; len(has) > 0 && !slices.Equal(has, guest) {
+		return &microvm.FieldError{Field: "Network.Guest", Value: fmt.Sprint(guest), Rule: fmt.Sprintf("%v, which the guest has in its memory: open the runtime with that", has)}
+	}
+	o.Rec.Addresses, o.Rec.Guest = addresses, guest
 	return o.at(fpNetworkJoined)
 }
 

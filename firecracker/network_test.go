@@ -237,4 +237,28 @@ func TestTheLongestNamesHaveNetworks(t *testing.T) {
 	}
 }
 
+// A clone's guest has its address in its memory: in a network of another it would be
+// mute.
+func TestAGuestIsNotBroughtToANetworkThatIsNotItsOwn(t *testing.T) {
+	t.Parallel()
+	c := networked(t)
+	first, err := Open(bg, c)
+	must(t, err)
+	start(t, first, "a", managed())
+	must(t, first.SnapshotVM(bg, "a", "s"))
+	must(t, first.DestroyVM(bg, "a"))
+	must(t, first.Close())
+
+	c.Network.Guest = netip.MustParsePrefix("192.168.7.2/24")
+	r := open(t, c)
+	err = r.CreateVMWithSpec(bg, "b", microvm.Spec{RestoreFrom: &microvm.RestoreFrom{VMID: "a", SnapshotID: "s"}})
+	if !errors.Is(err, microvm.ErrInvalidSpec) || !strings.Contains(err.Error(), "[172.30.0.2/30], which the guest has in its memory") {
+		t.Errorf("%v", err)
+	}
+	if n := slots(t, c); n != 0 {
+		t.Errorf("%d slots are left", n)
+	}
+	must(t, r.CreateVMWithSpec(bg, "c", managed()))
+}
+
 func itoa(n int) string { return strconv.Itoa(n) }

@@ -246,6 +246,7 @@ func (o *op) restoreWarm(m snapshot.Manifest, dir string, from *microvm.RestoreF
 	if err := o.at(fpCreateStaged); err != nil {
 		return nil, err
 	}
+	o.Rec.Guest = m.Guest
 	l, err := o.load(wrote, from, fpCreateSpawned)
 	if err != nil {
 		return nil, err

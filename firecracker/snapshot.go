@@ -68,7 +68,7 @@ func (o *op) snapshot(draft *snapshot.Draft) error {
 	if err := o.at(fpSnapshotIntended); err != nil {
 		return err
 	}
-	m := snapshot.Manifest{VMID: o.ID, CPU: cpuModel(), Kernel: kernelRelease()}
+	m := snapshot.Manifest{VMID: o.ID, CPU: cpuModel(), Kernel: kernelRelease(), Guest: o.Rec.Guest}
 	var err error
 	if m.Spec, err = json.Marshal(o.Rec.Spec); err != nil {
 		return err

@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -59,6 +60,8 @@ type Manifest struct {
 	Kernel     string `json:"host_kernel,omitempty"`
 
 	Spec json.RawMessage `json:"spec"` // of the VM, as its provider keeps it
+	// Guest are the addresses that the guest of a managed network has in its memory.
+	Guest []netip.Prefix `json:"guest,omitempty"`
 
 	State  *File  `json:"state,omitempty"`
 	Memory *File  `json:"memory,omitempty"`

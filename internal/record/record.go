@@ -121,6 +121,8 @@ type Record struct {
 	Disks []Disk `json:"disks,omitempty"`
 	// Addresses are where the host reaches a VM with a managed network.
 	Addresses []netip.Addr `json:"addresses,omitempty"`
+	// Guest are the addresses that its guest has, in its memory.
+	Guest []netip.Prefix `json:"guest,omitempty"`
 	// Hibernated says that the hibernate directory holds the VM's memory.
 	Hibernated bool `json:"hibernated,omitempty"`
 	// ColdBoot says that the running guest booted in its process and that no
