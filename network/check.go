@@ -23,6 +23,21 @@ type Problem struct {
 // CheckHost finds what would keep VMs from the network beyond the host that the caller's
 // thread is in: for IPv6 too if that is asked for. It changes nothing.
 func CheckHost(ipv6 bool) ([]Problem, error) {
+	s, err := openNF()
+	if err != nil {
+		return nil, fmt.Errorf("network: %w", err)
+	}
+	defer s.close()
+	c, err := s.conn()
+	if err != nil {
+		return nil, fmt.Errorf("network: %w", err)
+	}
+	return checkHost(c, ipv6)
+}
+
+// checkHost is CheckHost with a connection to the nftables of the host that the thread
+// is in.
+func checkHost(c *nftables.Conn, ipv6 bool) ([]Problem, error) {
 	var out []Problem
 	forward := [][2]string{{"net.ipv4.ip_forward", "/proc/sys/net/ipv4/ip_forward"}}
 	if ipv6 {
@@ -36,10 +51,6 @@ func CheckHost(ipv6 bool) ([]Problem, error) {
 		if strings.TrimSpace(string(b)) == "0" {
 			out = append(out, Problem{f[0] + " is 0: the host passes no packets on", "sysctl -w " + f[0] + "=1, and a line in /etc/sysctl.d for the next boot"})
 		}
-	}
-	c, err := nftables.New()
-	if err != nil {
-		return nil, fmt.Errorf("network: nftables: %w", err)
 	}
 	chains, err := c.ListChains()
 	if err != nil {
@@ -114,9 +125,14 @@ func (m *Manager) checkHost(o microvm.Network) error {
 	if e.Default != microvm.EgressAllow && len(e.Allow) == 0 && len(o.Publish) == 0 {
 		return nil // nothing is to pass
 	}
+	c, done, err := m.nft()
+	if err != nil {
+		return err
+	}
+	defer done()
 	var problems []Problem
-	err := netns.Inside(m.hostPath(), func() (err error) {
-		problems, err = CheckHost(m.cfg.IPv6)
+	err = netns.Inside(m.hostPath(), func() (err error) {
+		problems, err = checkHost(c, m.cfg.IPv6)
 		return err
 	})
 	if err != nil {

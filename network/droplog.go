@@ -56,7 +56,7 @@ func (m *Manager) logDrops(index int, uid string, on bool) error {
 		c, err = bindLog(nflogGroup)
 		return err
 	})
-	if errors.Is(err, unix.EBUSY) {
+	if errors.Is(err, unix.EBUSY) || errors.Is(err, unix.EPERM) {
 		return nil // another program has it
 	}
 	if err != nil {

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"slices"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/binaryutil"
@@ -318,6 +317,13 @@ func (h *hostTable) groupSet(group string, six bool) *nftables.Set {
 
 // add puts a VM's elements in, in one transaction.
 func (h *hostTable) add(c *nftables.Conn, e entry) error {
+	if err := h.fill(c, e); err != nil {
+		return err
+	}
+	return c.Flush()
+}
+
+func (h *hostTable) fill(c *nftables.Conn, e entry) error {
 	if e.group != "" {
 		ch := c.AddChain(&nftables.Chain{Table: h.t, Name: groupChain(e.group)})
 		c.FlushChain(ch)
@@ -344,41 +350,39 @@ func (h *hostTable) add(c *nftables.Conn, e entry) error {
 			return err
 		}
 	}
-	return c.Flush()
+	return nil
 }
 
-// remove takes a VM's elements out; one that is not there is no error.
+// remove takes a VM's elements out; one that is not there is no error. All are put in
+// first: what is not there can't be removed, and a transaction that fails waits for a
+// grace period of RCU.
 func (h *hostTable) remove(c *nftables.Conn, e entry) error {
-	var err error
-	// A port that it was to have may be another's.
-	if e.publish, err = h.portsOf(c, e); err != nil {
+	err := h.take(c, e)
+	if errors.Is(err, unix.EBUSY) || errors.Is(err, unix.EEXIST) {
+		// A port that it was to have is another's.
+		if e.publish, err = h.portsOf(c, e); err == nil {
+			err = h.take(c, e)
+		}
+	}
+	if errors.Is(err, unix.ENOENT) {
+		if _, there := c.ListTableOfFamily(h.t.Name, h.t.Family); there != nil {
+			return nil // nor is there anything in it
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("remove from the host's table %s: %w", h.t.Name, err)
+	}
+	return nil
+}
+
+func (h *hostTable) take(c *nftables.Conn, e entry) error {
+	if err := h.fill(c, e); err != nil {
 		return err
 	}
-	els := h.elementsOf(e)
-	for _, el := range els {
-		// Which of the addresses are there is not known: they are added first.
-		if slices.Contains(h.named[:], el.set) {
-			if err := addElements(c, el.set, el.elems); err != nil {
-				return err
-			}
-		}
+	for _, el := range h.elementsOf(e) {
 		if err := deleteElements(c, el.set, el.elems); err != nil {
 			return err
 		}
 	}
-	if err = c.Flush(); err == nil || !errors.Is(err, unix.ENOENT) {
-		return err
-	}
-	// Something was not there, and then nothing was removed: one at a time.
-	for _, el := range els {
-		for _, one := range el.elems {
-			if err := c.SetDeleteElements(el.set, []nftables.SetElement{one}); err != nil {
-				return err
-			}
-			if err := c.Flush(); err != nil && !errors.Is(err, unix.ENOENT) {
-				return fmt.Errorf("remove from %s: %w", el.set.Name, err)
-			}
-		}
-	}
-	return nil
+	return c.Flush()
 }

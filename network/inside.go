@@ -1,6 +1,8 @@
 package network
 
 import (
+	"fmt"
+
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
@@ -115,6 +117,19 @@ func insideTable(c *nftables.Conn, s slotPlan) {
 		add(post, oif(uplink), family(side.six), snatTo(side.vm))
 	}
 	s.guardTAP(c)
+}
+
+// seal lets nothing pass a namespace any more, whoever may still be in it.
+func seal(c *nftables.Conn) error {
+	t := c.AddTable(&nftables.Table{Family: nftables.TableFamilyINet, Name: tableName})
+	closed := nftables.ChainPolicyDrop
+	for name, hook := range map[string]*nftables.ChainHook{"sealed_in": nftables.ChainHookPrerouting, "sealed_out": nftables.ChainHookOutput} {
+		c.AddChain(&nftables.Chain{Table: t, Name: name, Type: nftables.ChainTypeFilter, Hooknum: hook, Priority: nftables.ChainPriorityRaw, Policy: &closed})
+	}
+	if err := c.Flush(); err != nil {
+		return fmt.Errorf("close the namespace: %w", err)
+	}
+	return nil
 }
 
 // guardTAP drops frames that are not the guest's own, before anything else sees them.

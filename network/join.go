@@ -17,10 +17,11 @@ import (
 // join gives a slot its owner's policy, and a place in the host's table.
 func (m *Manager) join(d *slotDir, o owner) error {
 	p := m.cfg.plan(d.index)
-	c, err := m.nft()
+	c, done, err := m.nft()
 	if err != nil {
 		return err
 	}
+	defer done()
 	l, err := m.lockTable(unix.LOCK_SH)
 	if err != nil {
 		return err
@@ -54,7 +55,10 @@ func (m *Manager) join(d *slotDir, o owner) error {
 	if err := errors.Join(m.resolve(d.index, o.UID), m.logDrops(d.index, o.UID, o.Options.LogDropped)); err != nil {
 		return err
 	}
-	return m.routeLoopback(p.link(), slices.ContainsFunc(o.Options.Publish, func(p microvm.PublishedPort) bool { return !p.HostIP.IsValid() || p.HostIP.IsLoopback() }))
+	if !slices.ContainsFunc(o.Options.Publish, func(p microvm.PublishedPort) bool { return !p.HostIP.IsValid() || p.HostIP.IsLoopback() }) {
+		return nil
+	}
+	return m.routeLoopback(p.link(), true)
 }
 
 // routeLoopback lets the host's own packets to a port that is published on a loopback
@@ -105,15 +109,14 @@ func (m *Manager) compile(o microvm.Network) (compiled, error) {
 
 // insideNFT runs f with a connection to the nftables of a slot's namespace.
 func (m *Manager) insideNFT(index int, f func(*nftables.Conn) error) error {
-	ns, err := os.Open(m.slotPath(index, "ns"))
+	s, err := openNFIn(m.slotPath(index, "ns"))
+	if err != nil {
+		return fmt.Errorf("netfilter of the namespace: %w", err)
+	}
+	defer m.bg.Go(s.close) // which may wait
+	c, err := s.conn()
 	if err != nil {
 		return err
 	}
-	defer ns.Close()
-	c, err := openNFT(int(ns.Fd()), nftables.AsLasting())
-	if err != nil {
-		return err
-	}
-	err = f(c)
-	return errors.Join(err, c.CloseLasting())
+	return f(c)
 }

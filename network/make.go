@@ -10,7 +10,6 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/google/nftables"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
@@ -127,9 +126,14 @@ func (m *Manager) makeInside(s slotPlan, host int) error {
 			return fmt.Errorf("route by %v: %w", side.host, err)
 		}
 	}
-	c, err := nftables.New()
+	nf, err := openNF()
 	if err != nil {
-		return fmt.Errorf("nftables: %w", err)
+		return err
+	}
+	defer nf.close()
+	c, err := nf.conn()
+	if err != nil {
+		return err
 	}
 	insideTable(c, s)
 	if err := c.Flush(); err != nil {

@@ -43,6 +43,8 @@ type Manager struct {
 	byUID     map[string]int       // where a VM's slot was last seen
 	resolvers map[string]*resolver // by uid
 	drops     map[string]*dropLog
+	nfFree    []*nfSocket // in the host's namespace, that nobody uses
+	going     []going
 
 	bg     sync.WaitGroup
 	ctx    context.Context // ends with Close
@@ -112,6 +114,9 @@ func (m *Manager) Close() error {
 	m.cancel()
 	m.bg.Wait()
 	m.rt.Close()
+	for _, s := range m.nfFree {
+		s.close()
+	}
 	return m.host.Close()
 }
 
@@ -124,9 +129,29 @@ func tableOf(dir string) string {
 // alias marks links as those of this directory.
 func (m *Manager) alias() string { return m.table.t.Name }
 
-// nft is a connection to the nftables of the host.
-func (m *Manager) nft() (*nftables.Conn, error) {
-	return openNFT(int(m.host.Fd()))
+// nft is a connection to the nftables of the host; done is called when it is not used any
+// more. Its socket is kept: to close one waits for what was removed in the namespace.
+func (m *Manager) nft() (c *nftables.Conn, done func(), err error) {
+	m.mu.Lock()
+	var s *nfSocket
+	if n := len(m.nfFree); n > 0 {
+		s, m.nfFree = m.nfFree[n-1], m.nfFree[:n-1]
+	}
+	m.mu.Unlock()
+	if s == nil {
+		if s, err = openNFIn(m.hostPath()); err != nil {
+			return nil, nil, err
+		}
+	}
+	done = func() {
+		m.mu.Lock()
+		m.nfFree = append(m.nfFree, s)
+		m.mu.Unlock()
+	}
+	if c, err = s.conn(); err != nil {
+		done()
+	}
+	return c, done, err
 }
 
 // Slot is a VM's network.

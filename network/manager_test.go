@@ -80,7 +80,10 @@ func TestNamespacesAreShownToIPNetnsWhenThatIsAskedFor(t *testing.T) {
 	must(t, os.WriteFile(shown, nil, 0o600))
 	defer os.Remove(shown)
 	quiet := openManager(t, func(c *Config) { c.Pool = netip.PrefixFrom(s.Address.Prev(), 31) })
-	acquire(t, quiet, "b", microvm.Network{})
+	eventually(t, "the kernel has ended the namespace", func() bool {
+		_, err := quiet.Acquire(bg, "b", microvm.Network{})
+		return err == nil
+	})
 	must(t, quiet.Release(bg, "b"))
 	if _, err := os.Lstat(shown); err != nil {
 		t.Error(err)

@@ -5,30 +5,7 @@ import (
 	"slices"
 
 	"github.com/google/nftables"
-	"github.com/mdlayher/netlink"
 )
-
-// A transaction is sent as one message and each part of it is acknowledged, all before
-// the first acknowledgement is read: the buffers of a socket must take the largest one.
-// They are bounds, and cost nothing until they are filled.
-const (
-	nftSend    = 8 << 20
-	nftReceive = 16 << 20
-)
-
-// openNFT is a connection to the nftables of a network namespace.
-func openNFT(ns int, opts ...nftables.ConnOption) (*nftables.Conn, error) {
-	c, err := nftables.New(append(opts, nftables.WithNetNSFd(ns), nftables.WithSockOptions(func(c *netlink.Conn) error {
-		if err := c.SetWriteBuffer(nftSend); err != nil {
-			return err
-		}
-		return c.SetReadBuffer(nftReceive)
-	}))...)
-	if err != nil {
-		return nil, fmt.Errorf("nftables: %w", err)
-	}
-	return c, nil
-}
 
 // elementsAtOnce is how many elements one message takes: the length of their list is
 // 16 bits wide, and an element with the longest name as its comment has 350 bytes. What

@@ -165,10 +165,11 @@ func (m *Manager) checkPorts(ports []microvm.PublishedPort, d *slotDir) error {
 	if len(ports) == 0 {
 		return nil
 	}
-	c, err := m.nft()
+	c, done, err := m.nft()
 	if err != nil {
 		return err
 	}
+	defer done()
 	if d == nil {
 		return errors.Join(m.checkPublished(c, ports, nil), m.checkListeners(ports))
 	}

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"time"
 
 	"github.com/google/nftables"
 	"github.com/vishvananda/netlink"
@@ -41,16 +42,17 @@ func (m *Manager) Reconcile(ctx context.Context, alive func(uid string) bool) (R
 			links = append(links, m.cfg.plan(i).link())
 		}
 	}
-	if err := m.removeStrayLinks(links); err != nil {
+	if err := m.removeStrayLinks(ctx, links); err != nil {
 		rep.Failed["links"] = err
 	}
 	if err := m.removeStrayUIDs(); err != nil {
 		rep.Failed[m.uidPath("")] = err
 	}
-	c, err := m.nft()
+	c, done, err := m.nft()
 	if err != nil {
 		return rep, fmt.Errorf("network: %w", err)
 	}
+	defer done()
 	if err := m.dropTable(c); err != nil {
 		rep.Failed[m.table.t.Name] = err
 	}
@@ -120,10 +122,11 @@ func (m *Manager) isWhole(d *slotDir, o owner) bool {
 	if _, err := m.rt.LinkByName(m.cfg.plan(d.index).link()); err != nil {
 		return false
 	}
-	c, err := m.nft()
+	c, done, err := m.nft()
 	if err != nil {
 		return false
 	}
+	defer done()
 	if _, err := c.ListTableOfFamily(m.table.t.Name, m.table.t.Family); err != nil {
 		return false
 	}
@@ -174,27 +177,48 @@ func (m *Manager) mend(d *slotDir, o owner) error {
 	return m.join(d, o)
 }
 
-// removeStrayLinks removes links that are marked as ours and belong to no slot.
-func (m *Manager) removeStrayLinks(known []string) error {
-	all, err := m.rt.LinkList()
-	if err != nil {
-		return fmt.Errorf("list the links: %w", err)
+// removeStrayLinks removes links that are marked as ours and belong to no slot. Nearly all
+// of them are about to go with their namespaces, and are waited for.
+func (m *Manager) removeStrayLinks(ctx context.Context, known []string) error {
+	for end := time.Now().Add(goes); ; {
+		stray, err := m.strayLinks(known)
+		if err != nil || len(stray) == 0 {
+			return err
+		}
+		if time.Now().After(end) {
+			var errs []error
+			for _, link := range stray {
+				errs = append(errs, m.removeStray(link))
+			}
+			return errors.Join(errs...)
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(10 * time.Millisecond):
+		}
 	}
-	var errs []error
+}
+
+func (m *Manager) strayLinks(known []string) (stray []string, err error) {
+	all, err := m.rt.LinkList()
+	for i := 0; errors.Is(err, netlink.ErrDumpInterrupted) && i < 100; i++ {
+		all, err = m.rt.LinkList() // some came or went meanwhile
+	}
+	if err != nil {
+		return nil, fmt.Errorf("list the links: %w", err)
+	}
 	for _, l := range all {
 		a := l.Attrs()
 		if a.Alias != m.alias() || slices.Contains(known, a.Name) {
 			continue
 		}
 		// A slot that was made since the list of known ones.
-		if i, ok := m.cfg.indexOf(a.Name); !ok || exists(m.slotPath(i)) {
-			continue
-		}
-		if err := m.rt.LinkDel(l); err != nil && !errors.Is(err, unix.ENODEV) {
-			errs = append(errs, fmt.Errorf("remove %s: %w", a.Name, err))
+		if i, ok := m.cfg.indexOf(a.Name); ok && !exists(m.slotPath(i)) {
+			stray = append(stray, a.Name)
 		}
 	}
-	return errors.Join(errs...)
+	return stray, nil
 }
 
 // removeStrayUIDs removes links of VMs to slots that are not theirs.
@@ -251,6 +275,20 @@ func (m *Manager) lockTable(how int) (*os.File, error) {
 	}
 }
 
+// someVM looks for a VM that has a network among a few: most often there is one.
+func (m *Manager) someVM() bool {
+	f, err := os.Open(m.uidPath(""))
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	names, _ := f.Readdirnames(8) // without any, all slots are looked at
+	return slices.ContainsFunc(names, func(uid string) bool {
+		i, err := m.indexOfUID(uid)
+		return err == nil && exists(m.slotPath(i, "owner"))
+	})
+}
+
 // dropTable removes the host's table when no VM has a network, and what is in it of
 // VMs that have none any more.
 func (m *Manager) dropTable(c *nftables.Conn) error {
@@ -259,6 +297,9 @@ func (m *Manager) dropTable(c *nftables.Conn) error {
 		return err
 	}
 	defer l.Close()
+	if m.someVM() {
+		return nil
+	}
 	indexes, err := m.indexes()
 	if err != nil {
 		return err

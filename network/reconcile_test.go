@@ -142,7 +142,11 @@ func TestWhatNoLivingVMOwnsIsRemoved(t *testing.T) {
 		must(t, err)
 	}
 	// Cut off in the middle: an index that was reserved, a namespace without an owner.
-	must(t, os.Mkdir(m.slotPath(100), 0o700))
+	free := 100
+	for exists(m.slotPath(free)) {
+		free++
+	}
+	must(t, os.Mkdir(m.slotPath(free), 0o700))
 	must(t, os.Remove(m.slotPath(m.byUID["b"], "owner")))
 	other := openOver(t, Config{Dir: t.TempDir(), Pool: c.Pool})
 	theirs, err := other.Acquire(bg, "x", microvm.Network{})

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"time"
 
 	"github.com/google/nftables"
 	"github.com/vishvananda/netlink"
@@ -40,17 +41,15 @@ func (m *Manager) takeBack(d *slotDir, o owner) error {
 	m.mu.Unlock()
 	m.stopServing(o.UID)
 	p := m.cfg.plan(d.index)
-	c, err := m.nft()
+	c, done, err := m.nft()
 	if err != nil {
 		return err
 	}
+	defer done()
 	if err := m.table.remove(c, entryOf(p, o.Options)); err != nil {
 		return err
 	}
 	if err := m.table.dropEmptyGroup(c, o.Options.Group); err != nil {
-		return err
-	}
-	if err := m.routeLoopback(p.link(), false); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
 	if err := m.forgetVM(o, p); err != nil {
@@ -63,8 +62,16 @@ func (m *Manager) takeBack(d *slotDir, o owner) error {
 		m.mu.Lock()
 		m.ready = append(m.ready, d.index)
 		m.mu.Unlock()
-	} else if err := m.unmakeSlot(d); err != nil {
-		return err
+	} else {
+		// The host's table does not know its link any more.
+		if netns.Is(d.path("ns")) {
+			if err := m.insideNFT(d.index, seal); err != nil {
+				return err
+			}
+		}
+		if err := m.unmakeSlot(d); err != nil {
+			return err
+		}
 	}
 	if err := d.disown(o.UID); err != nil {
 		return err
@@ -82,6 +89,9 @@ func (m *Manager) takeBack(d *slotDir, o owner) error {
 func (m *Manager) clean(d *slotDir, o owner) error {
 	if !netns.Is(d.path("ns")) {
 		return errors.New("the namespace is gone")
+	}
+	if err := m.routeLoopback(m.cfg.plan(d.index).link(), false); err != nil {
+		return err
 	}
 	if o.Options.MTU != 0 {
 		if err := setMTU(d.path("ns"), defaultMTU); err != nil {
@@ -108,12 +118,85 @@ func (m *Manager) clean(d *slotDir, o owner) error {
 	return os.WriteFile(d.path("ready"), nil, 0o600)
 }
 
-// unmakeSlot removes a slot that is not in the host's table any more.
+// unmakeSlot removes a slot that is not in the host's table any more. Its links go with
+// its namespace, behind our back: the kernel ends many namespaces as fast as one, while a
+// link that is removed by itself waits for several grace periods of RCU with the lock of
+// all links held.
 func (m *Manager) unmakeSlot(d *slotDir) error {
-	if err := m.unmake(m.cfg.plan(d.index), d.path("ns")); err != nil {
+	link := m.cfg.plan(d.index).link()
+	if err := errors.Join(hideNetns(d.path("ns"), link), netns.Unpin(d.path("ns"))); err != nil {
 		return err
 	}
-	return d.remove()
+	if err := d.remove(); err != nil {
+		return err
+	}
+	m.seeOff(link)
+	return nil
+}
+
+// going is a link whose namespace was let go.
+type going struct {
+	link  string
+	since time.Time
+}
+
+// seeOff removes a link by hand if it does not go by itself: another program has sockets
+// in its namespace. What it has not seen off when the Manager is closed, Reconcile does.
+func (m *Manager) seeOff(link string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.going = append(m.going, going{link, time.Now()})
+	if len(m.going) > 1 {
+		return // somebody looks after them
+	}
+	m.bg.Go(func() {
+		for {
+			select {
+			case <-m.ctx.Done():
+				return
+			case <-time.After(goes / 4):
+			}
+			m.mu.Lock()
+			n := 0
+			for n < len(m.going) && time.Since(m.going[n].since) > goes {
+				n++
+			}
+			late := m.going[:n:n]
+			m.going = m.going[n:]
+			empty := len(m.going) == 0
+			m.mu.Unlock()
+			for _, g := range late {
+				if err := m.removeStray(g.link); err != nil {
+					m.cfg.Log.Error("a link is left", "link", g.link, "err", err)
+				}
+			}
+			if empty {
+				return
+			}
+		}
+	})
+}
+
+// goes is how long a link may take to go with its namespace.
+const goes = 2 * time.Second
+
+// removeStray removes a link of ours that belongs to no slot, if it is there.
+func (m *Manager) removeStray(link string) error {
+	l, err := m.rt.LinkByName(link)
+	if errors.As(err, new(netlink.LinkNotFoundError)) || err == nil && l.Attrs().Alias != m.alias() {
+		return nil
+	}
+	if err == nil {
+		// Asked in this order: a link that was found before its slot was made is no slot's.
+		if i, ok := m.cfg.indexOf(link); !ok || exists(m.slotPath(i)) {
+			return nil
+		}
+		err = m.rt.LinkDel(l)
+	}
+	if err != nil && !errors.Is(err, unix.ENODEV) {
+		return fmt.Errorf("remove %s: %w", link, err)
+	}
+	return nil
 }
 
 // Drain removes the slots that are kept ready.
@@ -184,6 +267,10 @@ func (m *Manager) refill() {
 // dropEmptyGroup removes the chain and sets of a group without members.
 func (h *hostTable) dropEmptyGroup(c *nftables.Conn, group string) error {
 	if group == "" {
+		return nil
+	}
+	// Only for speed: a transaction that fails waits for a grace period of RCU.
+	if elems, err := c.GetSetElements(h.groupSet(group, false)); err == nil && len(elems) > 0 {
 		return nil
 	}
 	ch := &nftables.Chain{Table: h.t, Name: groupChain(group)}

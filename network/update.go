@@ -66,10 +66,11 @@ func (m *Manager) apply(d *slotDir, before, after microvm.Network) error {
 	if err := m.policyInside(d, after, true); err != nil {
 		return err
 	}
-	c, err := m.nft()
+	c, done, err := m.nft()
 	if err != nil {
 		return err
 	}
+	defer done()
 	e := entryOf(p, after)
 	if e.named, err = m.namedOnHost(after.Egress); err != nil {
 		return err
