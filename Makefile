@@ -9,7 +9,7 @@
 #   make lint    gofmt, vet for all platforms, staticcheck
 #   make fuzz    each fuzz target for FUZZTIME
 #   make bench   speed beside peers, into bench/samples; FIRECRACKER=path measures
-#                a real one, too (docs/performance.md)
+#                a real one, too; networks as root only (docs/performance.md)
 #
 # On Debian and Ubuntu missing packages are installed (scripts/setup.sh).
 
@@ -22,7 +22,7 @@ export PATH := $(CURDIR)/build/go/bin:$(PATH)
 FUZZTIME ?= 10s
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-.PHONY: build guest demo test fidelity test-real lint fuzz bench clean setup-build setup-demo setup-test
+.PHONY: build guest demo test fidelity test-real lint fuzz bench clean setup-build setup-demo setup-test setup-bench
 .NOTPARALLEL:
 
 build: setup-build
@@ -52,11 +52,11 @@ fuzz: setup-build
 
 # The samples of the emulator and of each VMM that is given. SCRATCH is a directory
 # on the disk to measure; the default is that of temporary files.
-bench: setup-build
+bench: setup-bench
 	CGO_ENABLED=0 go build -trimpath -o build/fcemu ./cmd/fcemu
 	cd bench && go build -o ../build/bench . && ../build/bench -fcemu ../build/fcemu -firecracker "$(FIRECRACKER)" -scratch "$(SCRATCH)"
 
-setup-build setup-demo setup-test: setup-%:
+setup-build setup-demo setup-test setup-bench: setup-%:
 	scripts/setup.sh $*
 
 clean:

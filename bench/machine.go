@@ -26,12 +26,8 @@ func circumstances(s *samples, set setting, name, load string, peer bool) error 
 	s.says("cpu", cpu())
 	s.says("on", name)
 	s.says("vmm", vmm)
-	s.says("machine", fmt.Sprintf("%d CPUs, %s of memory, Linux %s", runtime.NumCPU(), memory(), kernel()))
-	where := disk(set.dir)
-	if filepath.Base(set.dir) == "disk" {
-		where += " in a file"
-	}
-	s.says("disk", where)
+	s.says("machine", machine())
+	s.says("disk", diskName(set.dir))
 	s.says("load", load)
 	s.says("go", runtime.Version())
 	s.says("commit", commit())
@@ -42,6 +38,18 @@ func circumstances(s *samples, set setting, name, load string, peer bool) error 
 		s.says("peer", "skipped")
 	}
 	return nil
+}
+
+func machine() string {
+	return fmt.Sprintf("%d CPUs, %s of memory, Linux %s", runtime.NumCPU(), memory(), kernel())
+}
+
+// diskName is the kind of file system that scratch has made dir on.
+func diskName(dir string) string {
+	if filepath.Base(dir) == "disk" {
+		return disk(dir) + " in a file"
+	}
+	return disk(dir)
 }
 
 // loadAverage is how many others wanted a CPU in the minute before.

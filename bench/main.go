@@ -21,6 +21,8 @@ type options struct {
 	samples, scratch   string
 	peerTarget         string
 	rounds, bulkRounds int
+	netSweeps          int
+	netRounds          int
 	only, who          string
 	load               string // of the machine before this run
 }
@@ -34,16 +36,22 @@ func main() {
 	flag.StringVar(&o.peerTarget, "peer-target", "../build/peer", "where cargo builds the peer; empty: without the peer")
 	flag.IntVar(&o.rounds, "rounds", 100, "rounds one at a time")
 	flag.IntVar(&o.bulkRounds, "bulk-rounds", 10, "rounds 50 at a time")
-	flag.StringVar(&o.only, "only", "", "only the `section` duel, fleet or pieces; writes no samples")
+	flag.IntVar(&o.netSweeps, "net-sweeps", 3, "how often the number of VMs with networks goes up and down")
+	flag.IntVar(&o.netRounds, "net-rounds", 10, "rounds of networks at each number of VMs")
+	flag.StringVar(&o.only, "only", "", "only the `section` duel, fleet, pieces or network; writes no samples")
 	flag.StringVar(&o.who, "who", "", "only the `contender` provider, floor or fctools; with -only duel")
 	order := flag.String("operator", "", "do what an operator's program does (used by the benchmark itself)")
+	networks := flag.String("network", "", "measure networks (used by the benchmark itself)")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	var err error
-	if *order != "" {
+	switch {
+	case *order != "":
 		err = operate(ctx, *order, os.Stdout)
-	} else {
+	case *networks != "":
+		err = measureNetworks(ctx, *networks, os.Stdout)
+	default:
 		err = bench(ctx, o, os.Stderr)
 	}
 	if err != nil {
@@ -56,6 +64,14 @@ func main() {
 // bench measures all that this machine can run and writes the samples.
 func bench(ctx context.Context, o options, log io.Writer) error {
 	o.load = loadAverage()
+	if o.only == "" || o.only == "network" {
+		if err := benchNetworks(ctx, o, log); err != nil {
+			return fmt.Errorf("networks: %w", err)
+		}
+	}
+	if o.only == "network" {
+		return nil
+	}
 	var program string
 	if o.peerTarget != "" {
 		var err error

@@ -8,8 +8,9 @@ import (
 	"strings"
 )
 
-// page is docs/performance.md. on are the samples of each VMM, in order.
-func page(on []*samples) string {
+// page is docs/performance.md. on are the samples of each VMM, in order; those of networks
+// may be nil.
+func page(on []*samples, networks *samples) string {
 	var b strings.Builder
 	b.WriteString(pageHead)
 	for _, s := range on {
@@ -18,6 +19,7 @@ func page(on []*samples) string {
 		b.WriteString(pageSafety(s))
 		b.WriteString(pageFleet(s))
 	}
+	b.WriteString(pageNetwork(networks))
 	return b.String()
 }
 
@@ -42,15 +44,15 @@ All run the same guest (a few hundred bytes, see internal/tinyguest; the emulato
 engine runs none) with 1 vCPU, 128 MiB and a read-only root disk. They take turns, one
 after the other in each round, so that what the machine does besides hits all alike.
 
-To measure anew, in under 6 minutes on a quiet machine, and to make this page of it:
+To measure anew, in under 8 minutes on a quiet machine, and to make this page of it:
 
 ` + "```" + `
 make bench FIRECRACKER=/path/to/firecracker
 cd bench && go test -run Page . -update
 ` + "```" + `
 
-Without ` + "`FIRECRACKER`" + ` only the emulator is measured, without cargo the peer is left out;
-both are said in one line. ` + "`SCRATCH=dir`" + ` names a
+Without ` + "`FIRECRACKER`" + ` only the emulator is measured, without cargo the peer is left out,
+and so are networks for whom is not root; each is said in one line. ` + "`SCRATCH=dir`" + ` names a
 directory on the disk to measure. The samples in bench/samples are in the format of Go's
 benchmarks, one line each: ` + "`benchstat -col /by bench/samples/firecracker.txt`" + ` compares them.
 `

@@ -2,7 +2,7 @@
 # Installs what this machine lacks for a target of the Makefile, through apt: as
 # root, or by sudo. On other systems, and without rights, it says what is missing.
 #
-# usage: setup.sh build|demo|test
+# usage: setup.sh build|demo|test|bench
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -27,7 +27,7 @@ go_is_new_enough() {
 	[ "$(printf '%s\n' "$want" "${have%% *}" | sort -V | head -n 1)" = "$want" ]
 }
 
-case ${1:-} in build | demo | test) ;; *) die "usage: setup.sh build|demo|test" ;; esac
+case ${1:-} in build | demo | test | bench) ;; *) die "usage: setup.sh build|demo|test|bench" ;; esac
 
 [ -e /etc/ssl/certs/ca-certificates.crt ] || missing+=(ca-certificates)
 fetch_go=false
@@ -37,7 +37,12 @@ if ! go_is_new_enough; then
 	# checksum database.
 	need go golang-go
 fi
-if [ "$1" != build ]; then
+if [ "$1" = bench ]; then
+	# What networks are measured beside.
+	need ip iproute2
+	need iptables iptables
+fi
+if [ "$1" = demo ] || [ "$1" = test ]; then
 	case $(uname -m) in
 	aarch64) need qemu-system-aarch64 qemu-system-arm ;;
 	*) need qemu-system-x86_64 qemu-system-x86 ;;
