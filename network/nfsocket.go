@@ -192,3 +192,17 @@ func (s *nfSocket) receive() ([]netlink.Message, error) {
 		}
 	}
 }
+
+// forgetFlows empties the connection tracking of the namespace.
+func (s *nfSocket) forgetFlows() error {
+	const ctDelete = 2 // IPCTNL_MSG_CT_DELETE of linux/netfilter/nfnetlink_conntrack.h
+	msgs, err := s.ask(netlink.Message{
+		Header: netlink.Header{Length: unix.NLMSG_HDRLEN + 4, Type: unix.NFNL_SUBSYS_CTNETLINK<<8 | ctDelete, Flags: netlink.Request | netlink.Acknowledge},
+		Data:   []byte{unix.AF_UNSPEC, 0, 0, 0},
+	})
+	if err != nil {
+		return err
+	}
+	_, err = outcome(msgs)
+	return err
+}

@@ -98,22 +98,26 @@ func (m *Manager) clean(d *slotDir, o owner) error {
 			return err
 		}
 	}
-	if err := m.insideNFT(d.index, func(c *nftables.Conn) error { return setPolicy(c, compiled{shut: true}, false) }); err != nil {
-		return err
-	}
-	if err := netns.Inside(d.path("ns"), func() error { return netlink.ConntrackTableFlush(netlink.ConntrackTable) }); err != nil {
-		return fmt.Errorf("forget the flows: %w", err)
-	}
-	err := m.insideNFT(d.index, func(c *nftables.Conn) error {
-		for _, t := range []*nftables.Table{{Family: nftables.TableFamilyINet, Name: tableName}, {Family: nftables.TableFamilyNetdev, Name: tableName}} {
-			if _, err := c.ResetObjects(t); err != nil {
-				return fmt.Errorf("zero the counters: %w", err)
-			}
-		}
-		return nil
-	})
+	// All by one socket: when one is closed, others in the namespace wait.
+	s, err := openNFIn(d.path("ns"))
 	if err != nil {
 		return err
+	}
+	defer m.bg.Go(s.close)
+	c, err := s.conn()
+	if err != nil {
+		return err
+	}
+	if err := setPolicy(c, compiled{shut: true}, false); err != nil {
+		return err
+	}
+	if err := s.forgetFlows(); err != nil {
+		return fmt.Errorf("forget the flows: %w", err)
+	}
+	for _, t := range []*nftables.Table{{Family: nftables.TableFamilyINet, Name: tableName}, {Family: nftables.TableFamilyNetdev, Name: tableName}} {
+		if _, err := c.ResetObjects(t); err != nil {
+			return fmt.Errorf("zero the counters: %w", err)
+		}
 	}
 	return os.WriteFile(d.path("ready"), nil, 0o600)
 }
