@@ -52,6 +52,13 @@ func run(m *testing.M) int {
 		}
 		return 0
 	}
+	if order := os.Getenv(netsVariable); order != "" {
+		if err := runNets(order); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		return 0
+	}
 	testhost.Up()
 	dir, err := os.MkdirTemp("", "microvm-firecracker-")
 	if err != nil {
