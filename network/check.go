@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/google/nftables"
@@ -119,9 +120,15 @@ func familyName(f nftables.TableFamily) string {
 	return "inet"
 }
 
-// checkHost refuses a VM whose packets would be dropped beyond our reach.
+// checkHost refuses a VM whose packets would be dropped beyond our reach, and one
+// whose names nobody could be asked for.
 func (m *Manager) checkHost(o microvm.Network) error {
 	e := o.Egress
+	if len(e.DNS) == 0 && slices.ContainsFunc(e.Allow, func(r microvm.EgressRule) bool { return r.Domain != "" }) {
+		if _, err := hostServers(m.cfg.ResolvConf); err != nil {
+			return &microvm.FieldError{Field: "network.egress.dns", Value: "none", Rule: "name servers, since the host has none for the names that are allowed: " + err.Error(), Err: err}
+		}
+	}
 	if e.Default != microvm.EgressAllow && len(e.Allow) == 0 && len(o.Publish) == 0 {
 		return nil // nothing is to pass
 	}

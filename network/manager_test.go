@@ -28,7 +28,8 @@ func must(t testing.TB, err error) {
 func openManager(t testing.TB, change func(*Config)) *Manager {
 	t.Helper()
 	testhost.Need(t)
-	c := Config{Dir: t.TempDir()}
+	c := Config{Dir: t.TempDir(), ResolvConf: filepath.Join(t.TempDir(), "resolv.conf")}
+	must(t, os.WriteFile(c.ResolvConf, []byte("nameserver 192.0.2.53\n"), 0o600)) // the machine's may be empty
 	if change != nil {
 		change(&c)
 	}

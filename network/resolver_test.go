@@ -5,6 +5,8 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -162,6 +164,33 @@ func TestADomainOpensWhatItResolvesTo(t *testing.T) {
 	g.doesNotReach("tcp", w.Addr(10)+":443")
 	must(t, m.UpdateEgress(bg, "a", microvm.Egress{DNS: dns, Allow: rules(t, "*.example.net:tcp:443")}))
 	g.doesNotReach("tcp", w.Addr(11)+":443")
+}
+
+// A stub of the host on a loopback address would be the guest itself, were it copied
+// into the guest.
+func TestTheHostsOwnStubIsAskedByTheHost(t *testing.T) {
+	for _, server := range []string{"127.0.0.53", "::1"} {
+		names := serveNames(t, hostNS, net.JoinHostPort(server, "53"))
+		names.set(a("api.example.org", "192.0.2.7", 60))
+		conf := filepath.Join(t.TempDir(), "resolv.conf")
+		must(t, os.WriteFile(conf, []byte("search example.org\nnameserver "+server+"\noptions edns0\n"), 0o600))
+		m := openManager(t, func(c *Config) { c.ResolvConf = conf })
+		s := acquire(t, m, "a", microvm.Network{Egress: microvm.Egress{Allow: rules(t, "api.example.org:tcp:443")}})
+		g := newGuest(t, s)
+		if got, err := g.lookUp(s, "api.example.org"); err != nil || len(got) != 1 {
+			t.Errorf("%s: %v, %v", server, got, err)
+		}
+	}
+	for _, text := range []string{"", "# none\noptions ndots:1\n", "nameserver\n", "nameserver what\n"} {
+		conf := filepath.Join(t.TempDir(), "resolv.conf")
+		must(t, os.WriteFile(conf, []byte(text), 0o600))
+		m := openManager(t, func(c *Config) { c.ResolvConf = conf })
+		_, err := m.Acquire(bg, "a", microvm.Network{Egress: microvm.Egress{Allow: rules(t, "api.example.org:tcp:443")}})
+		if !errors.Is(err, microvm.ErrInvalidSpec) || !strings.Contains(err.Error(), conf) || !strings.Contains(err.Error(), "network.egress.dns") {
+			t.Errorf("%q: %v", text, err)
+		}
+		acquire(t, m, "b", microvm.Network{Egress: microvm.Egress{Allow: rules(t, "192.0.2.1")}})
+	}
 }
 
 func TestNamesResolveForAsLongAsAProgramLives(t *testing.T) {

@@ -33,7 +33,7 @@ func hostServers(path string) ([]netip.AddrPort, error) {
 		}
 	}
 	if len(out) == 0 {
-		return nil, fmt.Errorf("%s names no name server: give the policy some (dns)", path)
+		return nil, fmt.Errorf("%s names no name server", path)
 	}
 	return out, nil
 }

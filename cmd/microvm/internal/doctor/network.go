@@ -121,7 +121,7 @@ func makeNetwork(ctx context.Context) (err error) {
 			Egress: microvm.Egress{Allow: []microvm.EgressRule{
 				{CIDR: netip.MustParsePrefix("192.0.2.1/32"), Protocol: "tcp", Ports: []microvm.PortRange{{First: 443}}},
 				{Domain: "microvm.example.org"},
-			}},
+			}, DNS: []netip.Addr{netip.MustParseAddr("192.0.2.53")}},
 			Publish:        []microvm.PublishedPort{{HostPort: 1, GuestPort: 1}},
 			Group:          "doctor",
 			MaxConnections: 1,
