@@ -79,6 +79,11 @@ func Open(cfg Config) (*Manager, error) {
 	m.ctx, m.cancel = context.WithCancel(context.Background())
 	var indexes []int
 	if err = m.keepAddresses(); err == nil {
+		if !cfg.NoServe {
+			if err := m.watch(); err != nil { // before the look at those that are there
+				cfg.Log.Error("networks that other programs make are not served", "err", err)
+			}
+		}
 		indexes, err = m.indexes()
 	}
 	if err != nil {

@@ -2,6 +2,7 @@ package network
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"net"
 	"net/netip"
@@ -14,6 +15,7 @@ import (
 	"time"
 
 	"golang.org/x/net/dns/dnsmessage"
+	"golang.org/x/sys/unix"
 
 	"github.com/tangle-network/microvm"
 	"github.com/tangle-network/microvm/internal/netns"
@@ -190,6 +192,53 @@ func TestTheHostsOwnStubIsAskedByTheHost(t *testing.T) {
 			t.Errorf("%q: %v", text, err)
 		}
 		acquire(t, m, "b", microvm.Network{Egress: microvm.Egress{Allow: rules(t, "192.0.2.1")}})
+	}
+}
+
+// "net serve" in one terminal, "run -d" in another.
+func TestVMsOfOtherProgramsAreServed(t *testing.T) {
+	w := testhost.NewWorld(t)
+	names := serveNames(t, w.NS, w.Addr(10)+":53")
+	names.set(a("api.example.org", w.Addr(11), 60))
+	server := openManager(t, nil)
+	other := openOver(t, Config{Dir: server.cfg.Dir, NoServe: true})
+	opts := microvm.Network{Egress: microvm.Egress{DNS: []netip.Addr{netip.MustParseAddr(w.Addr(10))}, Allow: rules(t, "api.example.org:tcp:443")}, LogDropped: true}
+	served := func() (n int) {
+		server.mu.Lock()
+		defer server.mu.Unlock()
+		return len(server.resolvers) + len(server.drops)
+	}
+	for _, uid := range []string{"a", "b"} {
+		s, err := other.Acquire(bg, uid, opts)
+		must(t, err)
+		eventually(t, "it is served", func() bool { return served() == 2 })
+		g := newGuest(t, s)
+		if got, err := g.lookUp(s, "api.example.org"); err != nil || len(got) != 1 {
+			t.Errorf("%v, %v", got, err)
+		}
+		g.tap.Close()
+		must(t, other.Release(bg, uid))
+		eventually(t, "it is let go", func() bool { return served() == 0 })
+	}
+}
+
+func TestEventsOfInotifyAreRead(t *testing.T) {
+	t.Parallel()
+	event := func(mask uint32, name string) []byte {
+		b := make([]byte, unix.SizeofInotifyEvent, unix.SizeofInotifyEvent+len(name))
+		binary.NativeEndian.PutUint32(b[4:], mask)
+		binary.NativeEndian.PutUint32(b[12:], uint32(len(name)))
+		return append(b, name...)
+	}
+	names, lost := eventNames(slices.Concat(event(unix.IN_CREATE, "a\x00\x00"), event(unix.IN_DELETE_SELF, ""), event(unix.IN_DELETE, "bc\x00")))
+	if !slices.Equal(names, []string{"a", "bc"}) || lost {
+		t.Errorf("%q, %v", names, lost)
+	}
+	if _, lost := eventNames(event(unix.IN_Q_OVERFLOW, "")); !lost {
+		t.Error("an overflow is passed over")
+	}
+	if _, lost := eventNames(event(unix.IN_CREATE, "abc")[:unix.SizeofInotifyEvent+1]); !lost {
+		t.Error("half an event is one")
 	}
 }
 
