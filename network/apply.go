@@ -17,12 +17,20 @@ import (
 // nflogGroup is where dropped packets are logged to, within the namespace.
 const nflogGroup = 1
 
+// occasion is when a policy is set.
+type occasion int
+
+const (
+	noVM   occasion = iota // nothing is in the namespace that could send
+	mended                 // the rules were lost
+	update                 // the limits, in which connections are counted, stay
+)
+
 // setPolicy makes the sets and the chain of a policy and, when they are whole,
-// switches over to them. It is two transactions: a set that is filled in the one
-// that begins to use it is seen empty for an instant, and no packet may meet half a
-// policy. What an earlier call has left behind goes too. An update keeps the limits, in
-// which connections are counted.
-func setPolicy(c *nftables.Conn, p compiled, update bool) error {
+// switches over to them. It is two transactions where a VM may run: a set that is
+// filled in the one that begins to use it is seen empty for an instant, and no packet may
+// meet half a policy. What an earlier call has left behind goes too.
+func setPolicy(c *nftables.Conn, p compiled, when occasion) error {
 	t := &nftables.Table{Family: nftables.TableFamilyINet, Name: tableName}
 	old, err := oldPolicies(c, t)
 	if err != nil {
@@ -81,15 +89,17 @@ func setPolicy(c *nftables.Conn, p compiled, update bool) error {
 	if p.open {
 		add(ch, goTo("tx_ok"))
 	}
-	if err := c.Flush(); err != nil {
-		return fmt.Errorf("write the policy's sets: %w", err)
+	if when != noVM {
+		if err := c.Flush(); err != nil {
+			return fmt.Errorf("write the policy's sets: %w", err)
+		}
 	}
 
 	chain := func(name string) *nftables.Chain { return &nftables.Chain{Table: t, Name: name} }
 	c.FlushChain(chain("policy"))
 	add(chain("policy"), goTo(ch.Name))
 	c.FlushChain(chain("shut"))
-	if !update {
+	if when != update {
 		// What is taken away costs ten milliseconds, so new slots have nothing in these.
 		limit, log, gate := chain("limit"), chain("log"), chain("gate")
 		for _, ch := range []*nftables.Chain{limit, log, gate} {

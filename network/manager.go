@@ -222,7 +222,7 @@ func (m *Manager) Acquire(ctx context.Context, uid string, opts microvm.Network)
 		return fail(err)
 	}
 	defer d.unlock()
-	if err := m.join(d, o); err != nil {
+	if err := m.join(d, o, noVM); err != nil {
 		return fail(errors.Join(err, m.takeBack(d, o)))
 	}
 	// Two that came at once see each other now, whatever their directories.

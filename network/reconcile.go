@@ -174,7 +174,7 @@ func (m *Manager) mend(d *slotDir, o owner) error {
 	if err != nil {
 		return err
 	}
-	return m.join(d, o)
+	return m.join(d, o, mended)
 }
 
 // removeStrayLinks removes links that are marked as ours and belong to no slot. Nearly all

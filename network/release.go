@@ -108,7 +108,7 @@ func (m *Manager) clean(d *slotDir, o owner) error {
 	if err != nil {
 		return err
 	}
-	if err := setPolicy(c, compiled{shut: true}, false); err != nil {
+	if err := setPolicy(c, compiled{shut: true}, noVM); err != nil {
 		return err
 	}
 	if err := s.forgetFlows(); err != nil {

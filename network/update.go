@@ -63,7 +63,7 @@ func (m *Manager) finishUpdate(d *slotDir, o owner) error {
 // apply brings a slot from one policy to another.
 func (m *Manager) apply(d *slotDir, before, after microvm.Network) error {
 	p := m.cfg.plan(d.index)
-	if err := m.policyInside(d, after, true); err != nil {
+	if err := m.policyInside(d, after, update); err != nil {
 		return err
 	}
 	c, done, err := m.nft()
