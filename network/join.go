@@ -15,7 +15,7 @@ import (
 )
 
 // join gives a slot its owner's policy, and a place in the host's table.
-func (m *Manager) join(d *slotDir, o owner, when occasion) error {
+func (m *Manager) join(d *slotDir, o owner, policy compiled, when occasion) error {
 	p := m.cfg.plan(d.index)
 	c, done, err := m.nft()
 	if err != nil {
@@ -49,7 +49,7 @@ func (m *Manager) join(d *slotDir, o owner, when occasion) error {
 		}
 	}
 	// Only now: the host lets nothing in any more that is not for the VM.
-	if err := m.policyInside(d, o.Options, when); err != nil {
+	if err := m.policyInside(d, policy, when); err != nil {
 		return err
 	}
 	if err := errors.Join(m.resolve(d.index, o.UID), m.logDrops(d.index, o.UID, o.Options.LogDropped)); err != nil {
@@ -84,11 +84,7 @@ func entryOf(p slotPlan, o microvm.Network) entry {
 }
 
 // policyInside writes the policy into the namespace.
-func (m *Manager) policyInside(d *slotDir, o microvm.Network, when occasion) error {
-	p, err := m.compile(o)
-	if err != nil {
-		return err
-	}
+func (m *Manager) policyInside(d *slotDir, p compiled, when occasion) error {
 	return m.insideNFT(d.index, func(c *nftables.Conn) error { return setPolicy(c, p, when) })
 }
 

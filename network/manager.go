@@ -197,16 +197,20 @@ func (m *Manager) Acquire(ctx context.Context, uid string, opts microvm.Network)
 	if m.cfg.IPv6 && opts.MTU != 0 && opts.MTU < 1280 {
 		return fail(&microvm.FieldError{Field: "network.mtu", Value: strconv.Itoa(opts.MTU), Rule: "1,280 to 1,500 with IPv6 (RFC 8200)"})
 	}
-	if _, err := m.compile(opts); err != nil {
+	policy, err := m.compile(opts)
+	if err != nil {
 		return fail(err)
 	}
-	if err := m.checkHost(opts); err != nil {
-		return fail(err)
-	}
+	// It looks at the host, which takes as long as to find a slot.
+	hostIsFit := inBackground(func() error { return m.checkHost(opts) })
+	defer hostIsFit()
 	d, o, err := m.lockOwned(ctx, uid)
 	switch {
 	case err == nil:
 		defer d.unlock()
+		if err := hostIsFit(); err != nil {
+			return fail(err)
+		}
 		if err := m.mend(d, o); err != nil {
 			return fail(err)
 		}
@@ -218,11 +222,11 @@ func (m *Manager) Acquire(ctx context.Context, uid string, opts microvm.Network)
 		return fail(err)
 	}
 	o = owner{UID: uid, Options: opts}
-	if d, err = m.claim(ctx, &o); err != nil {
+	if d, err = m.claim(ctx, &o, hostIsFit); err != nil {
 		return fail(err)
 	}
 	defer d.unlock()
-	if err := m.join(d, o, noVM); err != nil {
+	if err := m.join(d, o, policy, noVM); err != nil {
 		return fail(errors.Join(err, m.takeBack(d, o)))
 	}
 	// Two that came at once see each other now, whatever their directories.
@@ -234,6 +238,13 @@ func (m *Manager) Acquire(ctx context.Context, uid string, opts microvm.Network)
 	m.mu.Unlock()
 	m.refill()
 	return m.slot(d.index, o), nil
+}
+
+// inBackground begins f, and returns what waits for it.
+func inBackground(f func() error) (wait func() error) {
+	done := make(chan error, 1)
+	go func() { done <- f() }()
+	return sync.OnceValue(func() error { return <-done })
 }
 
 func (m *Manager) takeReady() (int, bool) {
@@ -248,8 +259,9 @@ func (m *Manager) takeReady() (int, bool) {
 }
 
 // claim gives a slot to an owner and returns it locked: one that is ready, or the next
-// that is free. Without an owner it is a new one.
-func (m *Manager) claim(ctx context.Context, o *owner) (*slotDir, error) {
+// that is free. Without an owner it is a new one. What fit says against it is said
+// before anything is made in the kernel.
+func (m *Manager) claim(ctx context.Context, o *owner, fit func() error) (*slotDir, error) {
 	n := m.cfg.slots()
 	var why error
 	for tried := 0; tried < n; {
@@ -273,10 +285,9 @@ func (m *Manager) claim(ctx context.Context, o *owner) (*slotDir, error) {
 		if d == nil {
 			continue
 		}
-		if whole {
-			return d, nil
+		if err = fit(); err == nil && !whole {
+			err = m.makeSlot(m.cfg.plan(index), d.path("ns"))
 		}
-		err = m.makeSlot(m.cfg.plan(index), d.path("ns"))
 		if err == nil {
 			return d, nil
 		}

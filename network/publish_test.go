@@ -65,7 +65,7 @@ func TestWhatIsRemovedOfTheDeadIsNotTheLivings(t *testing.T) {
 	s := acquire(t, m, "a", o)
 	g := newGuest(t, s)
 	testhost.Serve(t, g.ns, ":80")
-	d, err := m.claim(bg, &owner{UID: "killed", Options: o})
+	d, err := m.claim(bg, &owner{UID: "killed", Options: o}, func() error { return nil })
 	must(t, err)
 	d.unlock()
 	rep, err := m.Reconcile(bg, func(uid string) bool { return uid == "a" })

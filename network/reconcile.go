@@ -174,7 +174,11 @@ func (m *Manager) mend(d *slotDir, o owner) error {
 	if err != nil {
 		return err
 	}
-	return m.join(d, o, mended)
+	policy, err := m.compile(o.Options)
+	if err != nil {
+		return err
+	}
+	return m.join(d, o, policy, mended)
 }
 
 // removeStrayLinks removes links that are marked as ours and belong to no slot. Nearly all

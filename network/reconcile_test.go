@@ -369,7 +369,8 @@ func TestChurnProgram(t *testing.T) {
 }
 
 func TestForwardPolicyOfOthersIsNamed(t *testing.T) {
-	m := openManager(t, nil)
+	// A pool of its own: the kernel may still be ending what other tests have had.
+	m := openManager(t, func(c *Config) { c.Pool = netip.MustParsePrefix("10.118.0.0/24") })
 	c := netfilter(t)
 	closed := nftables.ChainPolicyDrop
 	table := c.AddTable(&nftables.Table{Family: nftables.TableFamilyIPv4, Name: "filter"})

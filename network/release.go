@@ -250,7 +250,7 @@ func (m *Manager) refill() {
 			if missing <= 0 {
 				return
 			}
-			d, err := m.claim(m.ctx, nil)
+			d, err := m.claim(m.ctx, nil, func() error { return nil })
 			if err == nil {
 				err = os.WriteFile(d.path("ready"), nil, 0o600)
 				d.unlock()

@@ -63,7 +63,11 @@ func (m *Manager) finishUpdate(d *slotDir, o owner) error {
 // apply brings a slot from one policy to another.
 func (m *Manager) apply(d *slotDir, before, after microvm.Network) error {
 	p := m.cfg.plan(d.index)
-	if err := m.policyInside(d, after, update); err != nil {
+	policy, err := m.compile(after)
+	if err != nil {
+		return err
+	}
+	if err := m.policyInside(d, policy, update); err != nil {
 		return err
 	}
 	c, done, err := m.nft()
@@ -79,10 +83,6 @@ func (m *Manager) apply(d *slotDir, before, after microvm.Network) error {
 		return err
 	}
 	closed, err := m.onHost(without(namedIn(before.Egress), e.named))
-	if err != nil {
-		return err
-	}
-	policy, err := m.compile(after)
 	if err != nil {
 		return err
 	}
