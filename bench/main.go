@@ -64,13 +64,8 @@ func main() {
 // bench measures all that this machine can run and writes the samples.
 func bench(ctx context.Context, o options, log io.Writer) error {
 	o.load = loadAverage()
-	if o.only == "" || o.only == "network" {
-		if err := benchNetworks(ctx, o, log); err != nil {
-			return fmt.Errorf("networks: %w", err)
-		}
-	}
 	if o.only == "network" {
-		return nil
+		return networksAlone(ctx, o, log)
 	}
 	var program string
 	if o.peerTarget != "" {
@@ -90,6 +85,17 @@ func bench(ctx context.Context, o options, log io.Writer) error {
 		if err := benchOn(ctx, o, on.name, on.vmm, on.emulated, program, log); err != nil {
 			return fmt.Errorf("on %s: %w", on.name, err)
 		}
+	}
+	if o.only != "" {
+		return nil
+	}
+	// Last: the kernel goes on ending namespaces for a while.
+	return networksAlone(ctx, o, log)
+}
+
+func networksAlone(ctx context.Context, o options, log io.Writer) error {
+	if err := benchNetworks(ctx, o, log); err != nil {
+		return fmt.Errorf("networks: %w", err)
 	}
 	return nil
 }
