@@ -47,7 +47,8 @@ func (m *Manager) watch() error {
 				names = m.uids()
 			}
 			for _, uid := range names {
-				m.follow(uid)
+				// A program that stands still with one's lock keeps no other waiting.
+				m.bg.Go(func() { m.follow(uid) })
 			}
 		}
 	})

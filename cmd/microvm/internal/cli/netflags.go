@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"errors"
 	"net/netip"
 
 	"github.com/spf13/pflag"
@@ -57,7 +58,7 @@ func (f *netFlags) apply(set *pflag.FlagSet, n **microvm.Network) (faults []erro
 		for _, text := range texts {
 			r, err := microvm.ParseEgressRule(text)
 			if err != nil {
-				faults = append(faults, flagFault("--"+flag, text, err.Error()))
+				faults = append(faults, flagFault("--"+flag, text, ruleOf(err)))
 				continue
 			}
 			if flag == "allow-domain" && r.Domain == "" {
@@ -89,7 +90,7 @@ func (f *netFlags) apply(set *pflag.FlagSet, n **microvm.Network) (faults []erro
 	for _, text := range f.publish {
 		p, err := microvm.ParsePublishedPort(text)
 		if err != nil {
-			faults = append(faults, flagFault("--publish", text, err.Error()))
+			faults = append(faults, flagFault("--publish", text, ruleOf(err)))
 			continue
 		}
 		(*n).Publish = append((*n).Publish, p)
@@ -104,4 +105,13 @@ func (f *netFlags) apply(set *pflag.FlagSet, n **microvm.Network) (faults []erro
 		(*n).LogDropped = f.logDropped
 	}
 	return faults
+}
+
+// ruleOf is what a parser's error asks for; the flag says the rest.
+func ruleOf(err error) string {
+	var f *microvm.FieldError
+	if errors.As(err, &f) {
+		return f.Rule
+	}
+	return err.Error()
 }
